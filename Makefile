@@ -1,0 +1,38 @@
+# The two commands of this project are `make serve` and `make test`; both set up what they need.
+SHELL  := /bin/bash
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV_VERSION := 0.13.8
+export UV_NATIVE_TLS := 1
+
+.PHONY: serve test lint types lock chromium clean
+
+serve: $(VENV)/.installed
+	@exec $(BIN)/llmgw up $(ARGS)
+
+# pytest comes last: its summary line closes the run.
+test: $(VENV)/.installed chromium lint types
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+$(VENV)/.installed: requirements.lock pyproject.toml deploy/install.sh
+	UV_VERSION=$(UV_VERSION) bash deploy/install.sh $(VENV)
+	@touch $@
+
+# The tests of the chat page drive a real browser: Debian's.
+chromium:
+	@command -v chromium >/dev/null || bash deploy/apt.sh chromium
+
+# Versions and hashes only: the index is the reader's own.
+lock: $(VENV)/.installed
+	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url -q -o requirements.lock $(ARGS)
+
+clean:
+	rm -rf $(VENV) .llmgw .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,29 @@
+"""Who asks, and until when: one value that travels with a request through every layer."""
+
+import contextvars
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """The facts about a request that do not come from its body.
+
+    Attributes:
+        request_id: echoed as `x-request-id` and written in the access log.
+        tenant: the owner of the key; `local` on a gateway without keys.
+        key_name: the key's public name, never the key.
+        models: the models this key may call; None means all.
+    """
+
+    request_id: str
+    tenant: str = "local"
+    key_name: str = "loopback"
+    models: frozenset[str] | None = None
+
+    def allows(self, model: str) -> bool:
+        return self.models is None or model in self.models
+
+
+# Chains and skills run inside LangChain and Semantic Kernel, which carry no value of ours from the route to the
+# model call; a context variable follows the task, and theirs.
+current: contextvars.ContextVar[RequestContext] = contextvars.ContextVar("llmgw_request")

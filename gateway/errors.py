@@ -1,0 +1,150 @@
+"""Every error a client can meet: status, type and code live on the class, the message on the instance.
+
+    GatewayError
+      InvalidRequest                 400  the request itself is wrong
+        InvalidJSON
+        InvalidField                      names the field in `param`
+        ContextLengthExceeded             the prompt cannot fit the model
+      AuthenticationError            401
+      PermissionDenied               403
+      NotFound                       404
+        ModelNotFound
+      MethodNotAllowed               405
+      BodyTooLarge                   413
+      UnprocessableInput             422  a chain's or a skill's input does not fit its schema
+      UpstreamRejected               4xx  the engine's own verdict on the request
+      UpstreamFailed                 502  the engine answered, but not with an answer
+      StreamInterrupted              502  a stream that began and did not finish
+      NoReplica                      503  nobody is there to answer
+      DeadlineExceeded               504
+
+The wire form is OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
+Source: https://platform.openai.com/docs/guides/error-codes
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import orjson
+
+
+class GatewayError(Exception):
+    """Base of all errors that reach a client.
+
+    Args:
+        message: one sentence that says what is wrong and what to do.
+        param: the request field at fault, when there is one.
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = "internal_error"
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def payload(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def body(self) -> bytes:
+        return orjson.dumps(self.payload())
+
+    def event(self) -> bytes:
+        """The error as one server-sent event, for a stream that has already begun."""
+        return b"data: " + self.body() + b"\n\n"
+
+
+class InvalidRequest(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+    code = None
+
+
+class InvalidJSON(InvalidRequest):
+    code = "invalid_json"
+
+
+class InvalidField(InvalidRequest):
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class AuthenticationError(GatewayError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+    headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+
+
+class PermissionDenied(GatewayError):
+    status = 403
+    type = "permission_error"
+    code = "permission_denied"
+
+
+class NotFound(GatewayError):
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(GatewayError):
+    status = 413
+    type = "invalid_request_error"
+    code = "body_too_large"
+
+
+class UnprocessableInput(GatewayError):
+    status = 422
+    type = "invalid_request_error"
+    code = "invalid_input"
+
+
+class UpstreamRejected(GatewayError):
+    """The engine refused the request itself; its status (400 to 499) and words are passed on."""
+
+    type = "invalid_request_error"
+    code = None
+
+    def __init__(self, message: str, *, status: int, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.status = status
+
+
+class UpstreamFailed(GatewayError):
+    status = 502
+    type = "upstream_error"
+    code = "upstream_failed"
+
+
+class StreamInterrupted(UpstreamFailed):
+    code = "stream_interrupted"
+
+
+class NoReplica(GatewayError):
+    status = 503
+    type = "overloaded_error"
+    code = "no_replica"
+    headers: ClassVar[Mapping[str, str]] = {"retry-after": "1"}
+
+
+class DeadlineExceeded(GatewayError):
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"
