@@ -12,6 +12,7 @@
       MethodNotAllowed               405
       BodyTooLarge                   413
       UnprocessableInput             422  a chain's or a skill's input does not fit its schema
+      RequestTimeout                 408  the body did not arrive in time
       UpstreamRejected               4xx  the engine's own verdict on the request
       UpstreamFailed                 502  the engine answered, but not with an answer
       StreamInterrupted              502  a stream that began and did not finish
@@ -60,7 +61,7 @@ class GatewayError(Exception):
 class InvalidRequest(GatewayError):
     status = 400
     type = "invalid_request_error"
-    code = None
+    code: str | None = None
 
 
 class InvalidJSON(InvalidRequest):
@@ -104,6 +105,12 @@ class MethodNotAllowed(GatewayError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(GatewayError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class BodyTooLarge(GatewayError):
     status = 413
     type = "invalid_request_error"
@@ -131,6 +138,10 @@ class UpstreamFailed(GatewayError):
     status = 502
     type = "upstream_error"
     code = "upstream_failed"
+
+
+class ReplicaUnreachable(UpstreamFailed):
+    code = "replica_unreachable"
 
 
 class StreamInterrupted(UpstreamFailed):

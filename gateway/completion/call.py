@@ -1,1 +1,99 @@
-"""The completion path: the only code that puts admission, cache, routing and relay together."""
+"""The completion path: the only code that calls an engine, whichever door the request came through.
+
+catalog > context window > routing > upstream
+"""
+
+import logging
+
+import orjson
+
+from gateway.completion.answer import Answer
+from gateway.completion.catalog import Catalog, ModelInfo
+from gateway.completion.context_window import check_fits, exceeded
+from gateway.completion.request import Call
+from gateway.context import RequestContext
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    NoReplica,
+    ReplicaUnreachable,
+    UpstreamFailed,
+    UpstreamRejected,
+)
+from gateway.metrics import Metrics
+from gateway.routing.replica import Replica
+from gateway.routing.round_robin import RoundRobin
+from gateway.upstream.exchange import Exchange
+from gateway.upstream.http1 import HttpClient
+
+log = logging.getLogger(__name__)
+
+
+class CompletionPath:
+    """From a validated call to an answer that has begun."""
+
+    def __init__(self, catalog: Catalog, router: RoundRobin, client: HttpClient, metrics: Metrics) -> None:
+        self.catalog = catalog
+        self._router = router
+        self._client = client
+        self._metrics = metrics
+
+    async def send(self, call: Call, context: RequestContext) -> Answer:
+        """Returns once the answer has begun: status and headers, and the first event of a stream.
+
+        Raises:
+            GatewayError: what went wrong, before anything was sent to the client.
+        """
+        model = self.catalog.model(call.model, context)
+        pool = self._candidates(call, model)
+        check_fits(call, model.max_model_len)
+        for replica in self._router.order(model.name, pool):
+            try:
+                return await self._ask(replica, call, context)
+            except ReplicaUnreachable as error:
+                log.info("replica %s is unreachable: %s", replica.id, error)
+            except (UpstreamFailed, UpstreamRejected) as error:
+                self._metrics.upstream_errors.labels(model.name, error.code or error.status).inc()
+                raise
+            self._metrics.upstream_errors.labels(model.name, ReplicaUnreachable.code).inc()
+        raise NoReplica(f"No replica of '{model.name}' can be reached at the moment. Please try again.")
+
+    def _candidates(self, call: Call, model: ModelInfo) -> list[Replica]:
+        pool = self.catalog.pool(model.name)
+        if not pool:
+            raise NoReplica(f"The model '{model.name}' has no replica at the moment. Please try again soon.")
+        able = [replica for replica in pool if call.endpoint.task in replica.tasks]
+        if not able:
+            raise InvalidRequest(f"The model '{model.name}' does not serve {call.endpoint}.", param="model")
+        return able
+
+    async def _ask(self, replica: Replica, call: Call, context: RequestContext) -> Answer:
+        headers = {"content-type": "application/json", "x-request-id": context.request_id}
+        if replica.key is not None:
+            headers["authorization"] = f"Bearer {replica.key}"
+        body = call.body_for(replica.served_name)
+        exchange = await self._client.post(replica.origin, replica.base_path + call.endpoint, headers, body)
+        try:
+            if exchange.status != 200:
+                raise await _refusal(exchange, replica, call)
+            return await Answer.open(replica, exchange, call.stream)
+        except BaseException:
+            exchange.close()
+            raise
+
+
+async def _refusal(exchange: Exchange, replica: Replica, call: Call) -> GatewayError:
+    """An engine's error status in our terms: the client's fault is passed on, the cluster's is not shown."""
+    status, message, kind = exchange.status, "", ""
+    try:
+        error = orjson.loads(await exchange.body())
+        error = error.get("error", error)
+        message, kind = str(error["message"]), f"{error.get('type')} {error.get('code')}"
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        message = f"status {status}"
+    if status == 400 and ("context_size" in kind or "context_length" in kind or "maximum context length" in message):
+        return exceeded(call, replica.max_model_len, "the engine counted more")
+    if 400 <= status < 500 and status not in {401, 403, 404, 405, 407}:
+        return UpstreamRejected(message, status=status)
+    log.warning("replica %s answered %d: %s", replica.id, status, message)
+    return UpstreamFailed(f"The engine of '{call.model}' failed (status {status}). Please try again.")

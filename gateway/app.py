@@ -1,0 +1,77 @@
+"""The gateway as an ASGI application: its layers in order, its routes, its lifespan; nothing else."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from redis.asyncio import Redis
+from starlette.middleware import Middleware
+
+from gateway.completion.call import CompletionPath
+from gateway.completion.catalog import Catalog
+from gateway.metrics import Metrics
+from gateway.middleware.auth import Authentication
+from gateway.middleware.body import BodyLimit
+from gateway.middleware.disconnect import CancelOnDisconnect
+from gateway.middleware.errors import ErrorResponses
+from gateway.middleware.request_id import RequestId
+from gateway.middleware.telemetry import Telemetry
+from gateway.routes import health, openai, openapi
+from gateway.routes.framework_errors import translate_framework_errors
+from gateway.routing.directory import Directory
+from gateway.routing.replica import Replica
+from gateway.routing.round_robin import RoundRobin
+from gateway.settings import Settings
+from gateway.upstream.connection import Timeouts
+from gateway.upstream.http1 import HttpClient
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Builds the application. Nothing is opened before its lifespan starts, so a process may fork after this."""
+    metrics = Metrics()
+    redis = _redis(settings)
+    client = HttpClient(Timeouts(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout))
+    static = [Replica.from_upstream(upstream, number) for number, upstream in enumerate(settings.upstreams)]
+    engine_key = settings.engine_key.get_secret_value() if settings.engine_key else None
+    directory = Directory(static, redis, engine_key, metrics)
+    catalog = Catalog(directory, settings.models, int(time.time()))
+    path = CompletionPath(catalog, RoundRobin(), client, metrics)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        follower = asyncio.create_task(directory.run())
+        yield
+        follower.cancel()
+        await asyncio.gather(follower, return_exceptions=True)
+        client.close()
+        if redis is not None:
+            await redis.aclose()
+
+    app = FastAPI(
+        title="LLM access gateway",
+        version=version("llm-access-gateway"),
+        lifespan=lifespan,
+        redoc_url=None,
+        middleware=[
+            Middleware(RequestId),
+            Middleware(Telemetry, metrics),
+            Middleware(ErrorResponses),
+            Middleware(CancelOnDisconnect, metrics),
+            Middleware(BodyLimit, settings.max_body_bytes, settings.body_timeout),
+            Middleware(Authentication, settings.keys, settings.insecure),
+        ],
+    )
+    translate_framework_errors(app)
+    app.include_router(openai.router(path, catalog))
+    app.include_router(health.router(directory, catalog, metrics))
+    openapi.install(app)
+    return app
+
+
+def _redis(settings: Settings) -> Redis | None:
+    if settings.redis_url is None:
+        return None
+    return Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=2.0, socket_connect_timeout=1.0)

@@ -1,0 +1,87 @@
+"""An engine's answer on its way to whoever asked: whole, or as a stream of events."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+
+from gateway.errors import UpstreamFailed
+from gateway.routing.replica import Replica
+from gateway.upstream.exchange import Exchange
+from gateway.upstream.relay import EventStream
+from gateway.upstream.sse import payloads
+
+# How long the end of a finished stream may take before its connection is given up.
+_DRAIN_SECONDS = 0.05
+
+
+class Answer:
+    """A successful answer; who receives one closes it, which stops the engine if it has not finished.
+
+    Attributes:
+        replica: who answers.
+        stream: whether it comes as events.
+    """
+
+    def __init__(
+        self, replica: Replica, exchange: Exchange, events: EventStream | None = None, first: bytes = b""
+    ) -> None:
+        self.replica = replica
+        self.stream = events is not None
+        self._exchange = exchange
+        self._events = events
+        self._first = first
+
+    @classmethod
+    async def open(cls, replica: Replica, exchange: Exchange, stream: bool) -> "Answer":
+        """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200."""
+        if not stream:
+            return cls(replica, exchange)
+        content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
+        if not content_type.startswith("text/event-stream"):
+            raise UpstreamFailed(f"The engine answered a stream request with {content_type or 'no content type'}.")
+        events = EventStream(exchange)
+        return cls(replica, exchange, events, await events.read())
+
+    async def body(self) -> bytes:
+        """A whole answer, as the engine wrote it."""
+        body = await self._exchange.body()
+        if body.startswith((b'{"error"', b'{"object":"error"')):
+            raise UpstreamFailed("The engine answered with an error under a status of success.")
+        return body
+
+    async def json(self) -> dict[str, Any]:
+        """A whole answer, parsed."""
+        try:
+            answer = orjson.loads(await self.body())
+        except orjson.JSONDecodeError as error:
+            raise UpstreamFailed("The engine's answer is not valid JSON.") from error
+        if not isinstance(answer, dict):
+            raise UpstreamFailed("The engine's answer is not a JSON object.")
+        return answer
+
+    async def frames(self) -> AsyncGenerator[bytes]:
+        """The events as bytes, whole frames, without the final `[DONE]`; raises if the stream fails."""
+        frames = self._first
+        try:
+            while frames and self._events is not None:
+                yield frames
+                frames = await self._events.read()
+        except BaseException:
+            self._exchange.close()
+            raise
+
+    async def events(self) -> AsyncGenerator[dict[str, Any]]:
+        """The events parsed; raises if the stream fails."""
+        async for frames in self.frames():
+            for payload in payloads(frames):
+                try:
+                    yield orjson.loads(payload)
+                except orjson.JSONDecodeError as error:
+                    raise UpstreamFailed("The engine sent an event that is not valid JSON.") from error
+
+    async def aclose(self) -> None:
+        """Ends the exchange. Idempotent."""
+        if self._events is not None and self._events.ended and not self._exchange.complete:
+            await self._exchange.drain(_DRAIN_SECONDS)
+        self._exchange.close()

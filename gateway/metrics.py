@@ -1,0 +1,70 @@
+"""Every Prometheus object of the gateway.
+
+Workers are processes: with PROMETHEUS_MULTIPROC_DIR set (as `llmgw gateway` does) each writes its values to files
+there, and a scrape of any of them gives the sum.
+Source: https://prometheus.github.io/client_python/multiprocess/
+"""
+
+import os
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """The metrics of one worker."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "llmgw_requests", "Requests answered.", ["door", "status", "tenant"], registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "llmgw_request_seconds",
+            "From the request line to the last byte.",
+            ["door"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.first_byte_seconds = Histogram(
+            "llmgw_first_byte_seconds",
+            "From the request line to the first byte.",
+            ["door"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "llmgw_requests_in_flight", "Open requests.", registry=self.registry, multiprocess_mode="livesum"
+        )
+        self.disconnects = Counter(
+            "llmgw_client_disconnects", "Requests whose client left before the end.", registry=self.registry
+        )
+        self.upstream_errors = Counter(
+            "llmgw_upstream_errors", "Failed calls to a replica.", ["model", "code"], registry=self.registry
+        )
+        self.replicas = Gauge(
+            "llmgw_replicas", "Replicas known.", ["model"], registry=self.registry, multiprocess_mode="livemin"
+        )
+        self.redis_up = Gauge(
+            "llmgw_redis_up", "1 while Redis answers.", registry=self.registry, multiprocess_mode="livemin"
+        )
+
+        self._models_seen: set[str] = set()
+
+    def replicas_changed(self, counts: Mapping[str, int]) -> None:
+        for model in self._models_seen - counts.keys():
+            self.replicas.labels(model).set(0)
+        for model, count in counts.items():
+            self.replicas.labels(model).set(count)
+        self._models_seen |= counts.keys()
+
+    def render(self) -> bytes:
+        """The exposition text, summed over workers."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

@@ -1,0 +1,34 @@
+"""For probes and scrapers: is the process alive, can it serve, and how is it doing."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from gateway.completion.catalog import Catalog
+from gateway.metrics import Metrics
+from gateway.routing.directory import Directory
+
+
+def router(directory: Directory, catalog: Catalog, metrics: Metrics) -> APIRouter:
+    routes = APIRouter(tags=["operations"])
+
+    @routes.get("/health/live")
+    async def live() -> dict[str, str]:
+        """200 as long as the process answers."""
+        return {"status": "live"}
+
+    @routes.get("/health/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        """200 when Redis has answered or is declared away, and every configured model has a replica; else 503."""
+        missing = catalog.missing()
+        is_ready = directory.redis_state != "unknown" and not missing
+        response.status_code = 200 if is_ready else 503
+        status = "ready" if is_ready else "starting"
+        return {"status": status, "redis": directory.redis_state, "models_without_replica": missing}
+
+    @routes.get("/metrics", response_class=Response)
+    async def prometheus() -> Response:
+        """Prometheus text, summed over this gateway's workers."""
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return routes

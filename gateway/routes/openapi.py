@@ -1,0 +1,73 @@
+"""The one OpenAPI document: FastAPI's own, and the completion endpoints, which are raw ASGI and unknown to it."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from gateway.completion.request import Endpoint
+
+_REF = "#/components/schemas/{model}"
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": "string", "nullable": True},
+                "code": {"type": "string", "nullable": True},
+            },
+        }
+    },
+}
+
+
+def install(app: FastAPI) -> None:
+    """Makes `app.openapi()` describe every route."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Error"] = _ERROR
+            for endpoint in Endpoint:
+                model = endpoint.schema.model_json_schema(ref_template=_REF)
+                schemas |= model.pop("$defs", {})
+                schemas[endpoint.schema.__name__] = model
+                document["paths"][str(endpoint)] = {"post": _operation(endpoint)}
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    name = endpoint.schema.__name__
+    content = {"application/json": {"schema": {"type": "object"}}}
+    if endpoint is not Endpoint.EMBEDDINGS:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return {
+        "tags": ["openai"],
+        "operationId": endpoint.name.lower(),
+        "summary": {"CHAT": "Chat completion", "COMPLETIONS": "Completion", "EMBEDDINGS": "Embeddings"}[endpoint.name],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model=name)}}},
+        },
+        "responses": {
+            "200": {"description": "The engine's answer, in OpenAI's form.", "content": content},
+            "default": {
+                "description": "What is wrong, and what to do.",
+                "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
+            },
+        },
+    }

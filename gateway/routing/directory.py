@@ -1,0 +1,113 @@
+"""The live list of replicas: static upstreams, and what the backend writes into Redis.
+
+The contract with the writer (backend/directory.py; held by tests/test_contracts.py):
+`{llmgw:directory}:replicas` is the set of ids, `{llmgw:directory}:replica:<id>` a JSON record that expires without
+heartbeats, and the channel `{llmgw:directory}:changes` carries the id of a replica that came or left.
+
+With Redis away the last known replicas stay. After it returns nothing is forgotten for one record's lifetime, since
+a restarted Redis is empty until the next heartbeats.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.metrics import Metrics
+from gateway.routing.replica import Replica
+
+PREFIX = "{llmgw:directory}"
+RECORD_LIFETIME = 10.0
+POLL_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Directory:
+    """Replicas by model. Reads are plain look-ups; `run` keeps them fresh.
+
+    Args:
+        static: replicas that are always there.
+        redis: None when this gateway has no Redis.
+        engine_key: the bearer token for every replica of the directory.
+    """
+
+    def __init__(
+        self, static: Iterable[Replica], redis: Redis | None, engine_key: str | None, metrics: Metrics
+    ) -> None:
+        self._static = tuple(static)
+        self._redis = redis
+        self._engine_key = engine_key
+        self._metrics = metrics
+        self._live: dict[str, Replica] = {}
+        self._pools: Mapping[str, Sequence[Replica]] = {}
+        self._keep_until = 0.0
+        self.redis_state = "none" if redis is None else "unknown"
+        self._index()
+
+    def pool(self, model: str) -> Sequence[Replica]:
+        return self._pools.get(model, ())
+
+    def models(self) -> Iterable[str]:
+        return self._pools.keys()
+
+    async def run(self) -> None:
+        """Follows the directory until cancelled: at once on a change, and every POLL_SECONDS."""
+        if self._redis is None:
+            return
+        while True:
+            try:
+                await self._follow(self._redis)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._set_state("away", f"Redis is away ({type(error).__name__}); serving the last known replicas")
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _follow(self, redis: Redis) -> None:
+        async with redis.pubsub() as changes:
+            await changes.subscribe(f"{PREFIX}:changes")
+            while True:
+                await self._refresh(redis)
+                message = await changes.get_message(ignore_subscribe_messages=True, timeout=POLL_SECONDS)
+                while message is not None:
+                    self._live.pop(_text(message["data"]), None)  # read anew just below: gone if it left
+                    message = await changes.get_message(ignore_subscribe_messages=True, timeout=0.0)
+
+    async def _refresh(self, redis: Redis) -> None:
+        ids = sorted(_text(id_) for id_ in await redis.smembers(f"{PREFIX}:replicas"))
+        values = await redis.mget([f"{PREFIX}:replica:{id_}" for id_ in ids]) if ids else []
+        now = asyncio.get_running_loop().time()
+        if self.redis_state != "up":
+            self._keep_until = now + RECORD_LIFETIME
+            self._set_state("up", "Redis answers")
+        found = {id_: replica for id_, value in zip(ids, values, strict=True) if (replica := self._parse(id_, value))}
+        self._live = {**self._live, **found} if now < self._keep_until else found
+        self._index()
+
+    def _parse(self, id_: str, value: bytes | str | None) -> Replica | None:
+        if value is None:
+            return None
+        try:
+            return Replica.from_record(orjson.loads(value), self._engine_key)
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            log.warning("directory record %s is not usable: %r", id_, error)
+            return None
+
+    def _index(self) -> None:
+        pools: dict[str, list[Replica]] = {}
+        for replica in (*self._static, *self._live.values()):
+            pools.setdefault(replica.model, []).append(replica)
+        self._pools = pools
+        self._metrics.replicas_changed({model: len(pool) for model, pool in pools.items()})
+
+    def _set_state(self, state: str, message: str) -> None:
+        if state != self.redis_state:
+            log.log(logging.INFO if state == "up" else logging.WARNING, message)
+        self.redis_state = state
+        self._metrics.redis_up.set(state == "up")
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode()

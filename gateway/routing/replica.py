@@ -1,0 +1,58 @@
+"""A replica as the gateway sees it, whatever told of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.settings import Upstream
+from gateway.upstream.http1 import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One engine server that answers for a model.
+
+    Attributes:
+        model: the name clients use; `served_name` is the engine's own.
+        base_path: prefix of the engine's `/v1` routes, mostly empty.
+        key: the engine's bearer token.
+        max_model_len: its context in tokens, None when unknown.
+    """
+
+    id: str
+    model: str
+    origin: Origin
+    base_path: str
+    served_name: str
+    key: str | None = field(repr=False)
+    tasks: frozenset[str]
+    max_model_len: int | None
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], key: str | None) -> "Replica":
+        """Reads a directory record, version 1. Raises KeyError, TypeError or ValueError on a wrong one."""
+        if record["version"] != 1:
+            raise ValueError(f"directory record version {record['version']!r}")
+        return cls(
+            id=record["id"],
+            model=record["model"],
+            origin=Origin.parse(record["url"]),
+            base_path="",
+            served_name=record["served_name"],
+            key=key,
+            tasks=frozenset(record["tasks"]),
+            max_model_len=record["max_model_len"],
+        )
+
+    @classmethod
+    def from_upstream(cls, upstream: Upstream, number: int) -> "Replica":
+        origin = Origin.parse(upstream.url)
+        return cls(
+            id=f"static-{number}-{origin.authority}",
+            model=upstream.model,
+            origin=origin,
+            base_path=upstream.url.partition(origin.authority)[2],
+            served_name=upstream.served_name or upstream.model,
+            key=upstream.key.get_secret_value() if upstream.key else None,
+            tasks=frozenset(upstream.tasks),
+            max_model_len=upstream.max_model_len,
+        )

@@ -1,0 +1,159 @@
+"""The gateway's settings, and the only reader of the environment and of the YAML.
+
+Precedence: arguments, then `LLMGW_*` in the environment, then the `gateway:` section of the cluster file, then the
+defaults below. The cluster file's `models:` belong to the backend; the gateway takes their names, to know what it is
+expected to serve.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.upstream.http1 import Origin
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the place and the remedy."""
+
+
+class Key(BaseModel):
+    """An API key, known by its hash only.
+
+    Attributes:
+        name: how logs and metrics call it.
+        tenant: whose requests it makes.
+        hash: `sha256:` and the hex digest of the key, as `llmgw keys create` prints it. Keys carry 256 random bits,
+            so a plain digest can't be searched.
+        models: the models it may call; all when absent.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    tenant: str = Field(min_length=1)
+    hash: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    models: frozenset[str] | None = None
+
+
+def _check_url(url: str) -> str:
+    Origin.parse(url)
+    return url.rstrip("/")
+
+
+class Upstream(BaseModel):
+    """A static replica: any OpenAI-compatible server.
+
+    Attributes:
+        model: the name clients use.
+        url: the server's base, without `/v1`.
+        key: sent as its bearer token.
+        served_name: the server's own name of the model, when it differs.
+        tasks: which endpoints it serves.
+        max_model_len: its context in tokens, when known.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str = Field(min_length=1)
+    url: Annotated[str, AfterValidator(_check_url)]
+    key: SecretStr | None = None
+    served_name: str | None = None
+    tasks: frozenset[Literal["chat", "completions", "embeddings"]] = frozenset({"chat", "completions"})
+    max_model_len: int | None = Field(default=None, gt=0)
+
+
+class ClusterFile(InitSettingsSource):
+    """The cluster file as a settings source."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: Path | None) -> None:
+        super().__init__(settings_cls, init_kwargs=self._read(path) if path else {})
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any]:
+        try:
+            document = yaml.safe_load(path.read_text()) or {}
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(document, dict):
+            raise ConfigError(f"{path}: expected a mapping with `gateway:` and `models:`")
+        models = [entry.get("name") for entry in document.get("models") or [] if isinstance(entry, dict)]
+        return {"models": models, **(document.get("gateway") or {})}
+
+
+class Settings(BaseSettings):
+    """Everything that can be set on a gateway. A field `x` is `LLMGW_X` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="LLMGW_", extra="forbid", frozen=True, protected_namespaces=())
+
+    config: Path | None = Field(default=None, description="The cluster file (YAML).")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on.")
+    workers: int = Field(default=2, ge=1, le=256, description="Worker processes.")
+    insecure: bool = Field(default=False, description="Serve another address than loopback without any key.")
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Where Redis is (`redis://`, `rediss://`, `unix://`). Without it only `upstreams` are served.",
+    )
+    engine_key: SecretStr | None = Field(
+        default=None, description="The cluster's engine key: the bearer token of every engine in the directory."
+    )
+    keys: tuple[Key, ...] = Field(default=(), description="The API keys that are accepted.")
+    upstreams: tuple[Upstream, ...] = Field(default=(), description="Static replicas beside the directory's.")
+    models: tuple[str, ...] = Field(
+        default=(), description="Models that must have a replica for the gateway to be ready."
+    )
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="Largest request body accepted, in bytes.")
+    body_timeout: float = Field(default=30.0, gt=0, description="Seconds a client may take to send its body.")
+    connect_timeout: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
+    first_byte_timeout: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
+    idle_timeout: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")
+    drain_timeout: float = Field(default=30.0, ge=0, description="Seconds a stopping worker waits for open requests.")
+
+    @classmethod
+    def load(cls, **arguments: Any) -> "Settings":
+        """Settings from all sources; arguments that are None are left to the next source.
+
+        Raises:
+            ConfigError: with one line per wrong field.
+        """
+        try:
+            return cls(**{name: value for name, value in arguments.items() if value is not None})
+        except ValidationError as error:
+            lines = (f"{'.'.join(map(str, e['loc'])) or 'gateway'}: {e['msg']}" for e in error.errors())
+            raise ConfigError("invalid configuration: " + "; ".join(lines)) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = init_settings().get("config") or env_settings().get("config")
+        return init_settings, env_settings, ClusterFile(settings_cls, Path(path) if path else None)
+
+    @model_validator(mode="after")
+    def _loopback_without_keys(self) -> "Settings":
+        if not self.keys and not self.insecure and not self.loopback:
+            raise ValueError(
+                f"no key is defined, so the gateway serves loopback only, not {self.host}: "
+                "define keys (`llmgw keys create`) or pass --insecure"
+            )
+        return self
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

@@ -1,0 +1,137 @@
+"""The HTTP/1.1 client of the completion path: one keep-alive pool per origin.
+
+It knows nothing of completions, of replicas' health or of failover; it gives one answer or one typed error.
+"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gateway.errors import ReplicaUnreachable
+from gateway.upstream.connection import Connection, Timeouts
+from gateway.upstream.exchange import Exchange
+
+MAX_IDLE_CONNECTIONS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a server listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> "Origin":
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"{url!r} is not an http(s) URL")
+        tls = parts.scheme == "https"
+        return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+class HttpClient:
+    """Sends requests over pooled connections.
+
+    Args:
+        timeouts: the bounds of every exchange.
+        tls: the context for https origins; the system's trust store by default.
+    """
+
+    def __init__(self, timeouts: Timeouts, tls: ssl.SSLContext | None = None) -> None:
+        self._timeouts = timeouts
+        self._tls = tls
+        self._pools: dict[Origin, Pool] = {}
+
+    async def post(self, origin: Origin, path: str, headers: dict[str, str], body: bytes) -> Exchange:
+        """POSTs `body` and returns once status and headers are there. The caller closes the exchange.
+
+        Raises:
+            ReplicaUnreachable: not one byte of an answer came.
+            UpstreamFailed, DeadlineExceeded: the answer broke off or broke the protocol.
+        """
+        head = [f"POST {path} HTTP/1.1", f"host: {origin.authority}", f"content-length: {len(body)}"]
+        head += [f"{name}: {value}" for name, value in headers.items()]
+        request = "\r\n".join([*head, "", ""]).encode("latin-1") + body
+        pool = self._pool(origin)
+        connection = await pool.connection()
+        try:
+            return await self._exchange(connection, request)
+        except ReplicaUnreachable:
+            # A kept connection may be closed by the server just as we use it; a new one tells the truth.
+            if not connection.reused:
+                raise
+        return await self._exchange(await pool.connect(), request)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+    @staticmethod
+    async def _exchange(connection: Connection, request: bytes) -> Exchange:
+        exchange = connection.send(request)
+        try:
+            await exchange.head()
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def _pool(self, origin: Origin) -> "Pool":
+        pool = self._pools.get(origin)
+        if pool is None:
+            tls = (self._tls or ssl.create_default_context()) if origin.tls else None
+            pool = self._pools[origin] = Pool(origin, self._timeouts, tls)
+        return pool
+
+
+class Pool:
+    """Idle connections to one origin, last used first."""
+
+    def __init__(self, origin: Origin, timeouts: Timeouts, tls: ssl.SSLContext | None) -> None:
+        self._origin = origin
+        self._timeouts = timeouts
+        self._tls = tls
+        self._idle: list[Connection] = []
+
+    async def connection(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                connection.reused = True
+                return connection
+        return await self.connect()
+
+    async def connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        origin = self._origin
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self, self._timeouts), origin.host, origin.port, ssl=self._tls
+                )
+        except (OSError, TimeoutError) as error:
+            raise ReplicaUnreachable(f"No connection to the engine ({type(error).__name__}).") from error
+        return connection
+
+    def put(self, connection: Connection) -> None:
+        if len(self._idle) < MAX_IDLE_CONNECTIONS:
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    def discard(self, connection: Connection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        for connection in list(self._idle):
+            connection.abort()
+        self._idle.clear()

@@ -1,0 +1,68 @@
+"""Moves an engine's event stream to its reader: bytes unchanged, the end proved.
+
+`[DONE]` proves nothing (vLLM sends it after an error); a `finish_reason` does. So `[DONE]` is held back here and the
+reader sends its own once the stream has ended without an error. Content is never decoded.
+"""
+
+import re
+
+import orjson
+
+from gateway.errors import StreamInterrupted
+from gateway.upstream.exchange import Exchange
+from gateway.upstream.sse import FrameSplitter, payloads
+
+# Inside a JSON string these quotes would be escaped, so no content can pretend to be either.
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:|event:\s*error|error:)', re.MULTILINE)
+_DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
+
+
+class EventStream:
+    """The events of one exchange, as whole frames.
+
+    Attributes:
+        ended: the engine has said its last word.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.ended = False
+        self._exchange = exchange
+        self._splitter = FrameSplitter()
+        self._finished = False
+
+    async def read(self) -> bytes:
+        """The frames that have arrived, at least one; `b""` once the stream has ended as it should.
+
+        Raises:
+            StreamInterrupted: the engine reported an error, or ended before a `finish_reason`.
+            UpstreamFailed, DeadlineExceeded: the connection broke or stalled.
+        """
+        while not self.ended and (data := await self._exchange.read()):
+            if frames := self._check(self._splitter.feed(data)):
+                return frames
+        self.ended = True
+        if not self._finished:
+            raise StreamInterrupted("The engine ended its stream before the answer was complete. Please try again.")
+        return b""
+
+    def _check(self, frames: bytes) -> bytes:
+        if _ERROR.search(frames):
+            raise _reported(frames)
+        self._finished = self._finished or _FINISHED.search(frames) is not None
+        if done := _DONE.search(frames):
+            self.ended = True
+            return frames[: done.start()]
+        return frames
+
+
+def _reported(frames: bytes) -> StreamInterrupted:
+    """The error an engine put into its stream, in our form."""
+    for payload in payloads(frames):
+        try:
+            error = orjson.loads(payload)["error"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            continue
+        message = error.get("message") if isinstance(error, dict) else error
+        return StreamInterrupted(f"The engine broke off: {message}")
+    return StreamInterrupted("The engine broke off with an error.")
