@@ -1,0 +1,82 @@
+"""`llmgw doctor`: what is here, what is missing, and what `llmgw up` would use."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from gateway.cli import embedded_redis, ports
+from gateway.cli.up import default_cluster
+from gateway.settings import ConfigError, Settings
+
+_PACKAGES = ("fastapi", "langchain", "langserve", "semantic-kernel", "ray", "redis", "xllamacpp", "gradio")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `remedy` is set when something needed is missing."""
+
+    subject: str
+    fact: str
+    remedy: str | None = None
+
+
+def examine(config: Path | None) -> int:
+    """Prints the findings. Returns the exit status: 1 when something needed is missing."""
+    findings = [*_machine(), *_packages(), *_cluster(config)]
+    for finding in findings:
+        mark = "✗" if finding.remedy else "✓"
+        typer.echo(f"  {mark} {finding.subject:<16} {finding.fact}")
+        if finding.remedy:
+            typer.echo(f"{'':<21}{finding.remedy}")
+    return 1 if any(finding.remedy for finding in findings) else 0
+
+
+def _machine() -> Iterator[Finding]:
+    python = platform.python_version()
+    yield Finding("Python", python, None if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed")
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    yield Finding("machine", f"{len(os.sched_getaffinity(0))} CPUs, {memory:.1f} GiB of memory free")
+    for tool, query in (("nvidia-smi", "--list-gpus"), ("rocm-smi", "--showproductname")):
+        if shutil.which(tool):
+            listed = subprocess.run([tool, query], capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
+            yield Finding("GPU", listed.stdout.strip() or listed.stderr.strip())
+
+
+def _packages() -> Iterator[Finding]:
+    for name in _PACKAGES:
+        try:
+            yield Finding(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "missing", "run `make serve`, or install requirements.lock")
+
+
+def _cluster(config: Path | None) -> Iterator[Finding]:
+    try:
+        path = config or default_cluster()
+        settings = Settings.load(config=path)
+    except ConfigError as error:
+        yield Finding("configuration", str(error), "correct the cluster file or the environment")
+        return
+    yield Finding("cluster file", str(path))
+    yield Finding("models", ", ".join(settings.models) or "none configured")
+    yield Finding("API keys", str(len(settings.keys)) if settings.keys else "none: loopback only")
+    if settings.redis_url:
+        yield Finding("Redis", "the one at LLMGW_REDIS_URL")
+    else:
+        try:
+            yield Finding("Redis", f"embedded, {embedded_redis.server_path()}")
+        except ConfigError as error:
+            yield Finding("Redis", "missing", str(error))
+    try:
+        ports.check_free(settings.host, settings.port, "--port")
+        yield Finding("address", f"{settings.host}:{settings.port} is free")
+    except ConfigError as error:
+        yield Finding("address", "taken", str(error))
