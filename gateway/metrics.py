@@ -46,10 +46,10 @@ class Metrics:
             "llmgw_upstream_errors", "Failed calls to a replica.", ["model", "code"], registry=self.registry
         )
         self.replicas = Gauge(
-            "llmgw_replicas", "Replicas known.", ["model"], registry=self.registry, multiprocess_mode="livemin"
+            "llmgw_replicas", "Replicas known.", ["model"], registry=self.registry, multiprocess_mode="livemostrecent"
         )
         self.redis_up = Gauge(
-            "llmgw_redis_up", "1 while Redis answers.", registry=self.registry, multiprocess_mode="livemin"
+            "llmgw_redis_up", "1 while Redis answers.", registry=self.registry, multiprocess_mode="livemostrecent"
         )
 
         self._models_seen: set[str] = set()

@@ -75,11 +75,13 @@ class ClusterFile(InitSettingsSource):
     @staticmethod
     def _read(path: Path) -> dict[str, Any]:
         try:
-            document = yaml.safe_load(path.read_text()) or {}
+            document = yaml.safe_load(path.read_text())
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        if document is None:
+            document = {}
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: expected a mapping with `gateway:` and `models:`")
         models = [entry.get("name") for entry in document.get("models") or [] if isinstance(entry, dict)]

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from gateway.settings import ConfigError
 
+# What Redis may take to write its data and end.
+_GRACE_SECONDS = "10"
+
 
 def server_path() -> Path:
     """The redis-server to run. Raises ConfigError when there is none."""
@@ -40,4 +43,4 @@ def command(socket: Path, data: Path) -> list[str]:
         "daemonize": "no",
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return [sys.executable, "-S", "-E", guard.origin, "--", str(server_path()), *arguments]
+    return [sys.executable, "-S", "-E", guard.origin, _GRACE_SECONDS, "--", str(server_path()), *arguments]

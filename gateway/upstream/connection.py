@@ -6,7 +6,7 @@ else closes it, which is how an engine learns that nobody listens any more.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -95,13 +95,12 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
 
     def data_received(self, data: bytes) -> None:
-        exchange = self._exchange
-        if exchange is None or exchange.complete:
-            self.abort()  # bytes that nobody asked for: this connection's framing can't be trusted
+        exchange = self._receiving
+        if exchange is None:
+            self.abort()  # bytes that nobody asked for
             return
         self._deadline = self._loop.time() + self._timeouts.idle
         try:
@@ -118,8 +117,8 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self._disarm()
         self._owner.discard(self)
-        exchange = self._exchange
-        if exchange is None or exchange.complete:
+        exchange = self._receiving
+        if exchange is None:
             return
         if exchange.started and self._until_eof:
             self.on_message_complete()
@@ -128,18 +127,26 @@ class Connection(asyncio.Protocol):
         else:
             exchange.fail(ReplicaUnreachable("The engine closed the connection without an answer."))
 
+    @property
+    def _receiving(self) -> Exchange | None:
+        """The exchange whose answer is still coming in."""
+        return self._exchange if self._exchange is not None and not self._exchange.complete else None
+
     # httptools callbacks
 
     def on_message_begin(self) -> None:
         self._interim = False
+        if self._receiving is None:
+            self._keep_alive = False  # a second answer to one request: this connection's framing can't be trusted
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        assert self._exchange is not None  # noqa: S101
-        self._exchange.headers[name.lower()] = value
+        if self._receiving is not None:
+            self._receiving.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        exchange = self._exchange
-        assert exchange is not None  # noqa: S101
+        exchange = self._receiving
+        if exchange is None:
+            return
         status = self._parser.get_status_code()
         if status < 200:
             self._interim = True
@@ -156,11 +163,11 @@ class Connection(asyncio.Protocol):
         exchange.wake()
 
     def on_body(self, data: bytes) -> None:
-        assert self._exchange is not None  # noqa: S101
-        self._exchange.feed(data)
+        if self._receiving is not None:
+            self._receiving.feed(data)
 
     def on_message_complete(self) -> None:
-        exchange = self._exchange
+        exchange = self._receiving
         if exchange is None or self._interim:
             return
         self._keep_alive = not self._until_eof and self._parser.should_keep_alive()

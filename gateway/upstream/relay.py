@@ -30,6 +30,7 @@ class EventStream:
         self._exchange = exchange
         self._splitter = FrameSplitter()
         self._finished = False
+        self._error: StreamInterrupted | None = None
 
     async def read(self) -> bytes:
         """The frames that have arrived, at least one; `b""` once the stream has ended as it should.
@@ -42,13 +43,16 @@ class EventStream:
             if frames := self._check(self._splitter.feed(data)):
                 return frames
         self.ended = True
+        if self._error is not None:
+            raise self._error
         if not self._finished:
             raise StreamInterrupted("The engine ended its stream before the answer was complete. Please try again.")
         return b""
 
     def _check(self, frames: bytes) -> bytes:
-        if _ERROR.search(frames):
-            raise _reported(frames)
+        if error := _ERROR.search(frames):
+            self.ended, self._error = True, _reported(frames[error.start() :])
+            return frames[: error.start()]
         self._finished = self._finished or _FINISHED.search(frames) is not None
         if done := _DONE.search(frames):
             self.ended = True

@@ -1,0 +1,90 @@
+"""An upstream that says exactly what a test tells it to, byte by byte, on a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class RawServer:
+    """Where it listens, and what it has seen."""
+
+    port: int = 0
+    requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    cut: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    return head + await reader.readexactly(length)
+
+
+@asynccontextmanager
+async def raw_server(*answers: bytes | Script) -> AsyncIterator[RawServer]:
+    """Answers the n-th request of the server's life with the n-th answer (the last one again after that).
+
+    Bytes are written as they are and the connection stays open; a script does what it likes with it. `cut` is set
+    when a client has closed a connection.
+    """
+    server = RawServer()
+    open_connections: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        open_connections[asyncio.current_task()] = writer
+        try:
+            while True:
+                server.requests.append(await read_request(reader))
+                answer = answers[min(len(server.requests), len(answers)) - 1]
+                if isinstance(answer, bytes):
+                    writer.write(answer)
+                    await writer.drain()
+                else:
+                    await answer(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            server.cut.set()
+        finally:
+            writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        for writer in open_connections.values():
+            writer.transport.abort()
+        await asyncio.gather(*filter(None, open_connections), return_exceptions=True)
+
+
+def sized(body: bytes, status: str = "200 OK", content_type: str = "application/json") -> bytes:
+    return f"HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+def token(text: str, finish: str | None = None) -> bytes:
+    reason = f'"{finish}"' if finish else "null"
+    return event(f'{{"choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":{reason}}}]}}'.encode())
+
+
+DONE = event(b"[DONE]")
