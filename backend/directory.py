@@ -1,0 +1,108 @@
+"""The live list of replicas in Redis: this side writes it, the gateway reads it.
+
+    {llmgw:directory}:replica:<id>   one record as JSON, with an expiry that every heartbeat renews
+    {llmgw:directory}:replicas       the set of ids
+    {llmgw:directory}:changes        pub/sub: an id, when its replica has come or gone
+
+The braces make it one hash slot of a Redis Cluster.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+PREFIX = "{llmgw:directory}"
+HEARTBEAT_S = 2.0
+EXPIRY_S = 10
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One replica as the gateway sees it.
+
+    Attributes:
+        id: unique per replica start.
+        model: the public model name; `served_name` is the engine's own name for it.
+        url: the engine server's address, no path, no trailing slash.
+    """
+
+    id: str
+    model: str
+    url: str
+    served_name: str
+    engine: str
+    tasks: Sequence[str]
+    capabilities: Sequence[str]
+    max_model_len: int
+    max_num_seqs: int
+    running: int = 0
+    waiting: int = 0
+    version: int = 1
+
+
+class Directory(Protocol):
+    async def publish(self, record: Record) -> None:
+        """Puts the record in the directory or renews it, until EXPIRY_S from now. Does not raise."""
+
+    async def withdraw(self, record: Record) -> None:
+        """Takes the record out and closes the directory. Does not raise."""
+
+
+class NullDirectory:
+    """Without a Redis nobody is told; Serve's own route still reaches the replica."""
+
+    async def publish(self, record: Record) -> None:
+        pass
+
+    async def withdraw(self, record: Record) -> None:
+        pass
+
+
+class RedisDirectory:
+    """Redis may go and come back: every heartbeat tries again, and a record that was lost is announced anew."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._away = False
+
+    async def publish(self, record: Record) -> None:
+        key = f"{PREFIX}:replica:{record.id}"
+        try:
+            before = await self._redis.set(key, json.dumps(asdict(record)), ex=EXPIRY_S, get=True)
+            if before is None:
+                await self._redis.sadd(f"{PREFIX}:replicas", record.id)
+                await self._redis.publish(f"{PREFIX}:changes", record.id)
+        except (RedisError, OSError) as error:
+            if not self._away:
+                log.warning("directory: Redis is away, %s keeps trying: %s", record.id, error)
+            self._away = True
+        else:
+            if self._away:
+                log.warning("directory: Redis is back, %s is registered again", record.id)
+            self._away = False
+
+    async def withdraw(self, record: Record) -> None:
+        try:
+            async with self._redis.pipeline(transaction=True) as transaction:
+                transaction.delete(f"{PREFIX}:replica:{record.id}")
+                transaction.srem(f"{PREFIX}:replicas", record.id)
+                transaction.publish(f"{PREFIX}:changes", record.id)
+                await transaction.execute()
+        except (RedisError, OSError) as error:
+            log.warning("directory: %s could not leave, its record expires: %s", record.id, error)
+        finally:
+            await self._redis.aclose()
+
+
+def connect(url: str | None) -> Directory:
+    """The directory at a Redis URL (redis://, rediss://, unix://), or none."""
+    if not url:
+        return NullDirectory()
+    return RedisDirectory(Redis.from_url(url, socket_timeout=HEARTBEAT_S, socket_connect_timeout=HEARTBEAT_S))

@@ -1,0 +1,70 @@
+"""A Ray of our own on this machine: loopback, token authentication, no dashboard; it ends with this process.
+
+Ray's processes ask the kernel to be killed when the thread that started them ends: `start` belongs in the main thread.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from contextlib import suppress
+
+from backend.preflight import machine_cpus
+
+OBJECT_STORE_BYTES = 100 * 2**20
+LOOPBACK = "127.0.0.1"
+ENVIRONMENT = {
+    # GCS, raylet and worker ports listen on every interface, whatever the node's address is: no call without the token.
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Serve's log goes to files in Ray's folder; here it would repeat what the progress says.
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+
+
+class LocalRay:
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="llmgw-ray-")
+
+    def start(self) -> None:
+        os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
+        # Ray reads its environment when it is imported.
+        import ray
+
+        ray.init(
+            address="local",
+            num_cpus=machine_cpus(),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address=LOOPBACK,
+            _temp_dir=self._folder,
+        )
+
+    def start_serve(self, port: int) -> str:
+        """Starts Serve's controller and its HTTP proxy; returns the proxy's address."""
+        from ray import serve
+
+        port = port or _free_port()
+        serve.start(proxy_location="HeadOnly", http_options={"host": LOOPBACK, "port": port})
+        return f"http://{LOOPBACK}:{port}"
+
+    def stop(self) -> None:
+        """Serve first, so that engines stop in order, then every process of Ray, then its folder."""
+        import ray
+        from ray import serve
+
+        if ray.is_initialized():
+            with suppress(ray.exceptions.RayError, TimeoutError):
+                serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])

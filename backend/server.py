@@ -1,0 +1,138 @@
+"""One engine server process, supervised: started under the guard, watched, stopped with its whole process group."""
+
+import asyncio
+import os
+import socket
+from collections import deque
+from contextlib import suppress
+from typing import Self, cast
+
+import aiohttp
+
+from backend import guard
+from backend.engines.base import KEY_VARIABLE, Engine, Launch, Load
+from backend.home import home
+from backend.spec import ModelSpec
+
+TAIL_LINES = 20
+# From SIGTERM to SIGKILL.
+GRACE_S = 5
+POLL_S = 0.05
+PROBE_TIMEOUT = aiohttp.ClientTimeout(total=10)
+
+
+class EngineFailed(RuntimeError):
+    """The engine did not start, or is gone; below the message's first line are the last lines the engine wrote."""
+
+
+class EngineServer:
+    """An engine server on loopback.
+
+    Attributes:
+        url: its address, without a trailing slash.
+        http: a session for this engine; it carries no key of its own.
+    """
+
+    def __init__(self, spec: ModelSpec, engine: Engine, process: asyncio.subprocess.Process, url: str) -> None:
+        self.url = url
+        # No limit of connections: the engine queues, and a health check must not wait behind its clients.
+        self.http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(sock_connect=10),
+            auto_decompress=False,
+        )
+        self._spec = spec
+        self._engine = engine
+        self._process = process
+        self._key = {"Authorization": f"Bearer {os.environ[KEY_VARIABLE]}"}
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._log = asyncio.create_task(self._keep_output())
+
+    @classmethod
+    async def start(cls, spec: ModelSpec, engine: Engine, threads: int) -> Self:
+        """Starts the server and waits until it is healthy.
+
+        Raises:
+            EngineFailed: it exited, or was not healthy within `spec.start_timeout_s`.
+            MissingModel: the model's files are not there.
+        """
+        port = _free_port()
+        process = await _spawn(engine.launch(spec, port, threads))
+        server = cls(spec, engine, process, f"http://127.0.0.1:{port}")
+        try:
+            async with asyncio.timeout(spec.start_timeout_s):
+                while not await server._probe():  # noqa: ASYNC110 - another process, there is no event to wait for
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            await server.stop()
+            raise server._failure(f"not healthy within {spec.start_timeout_s:g} s") from None
+        except BaseException:
+            await server.stop()
+            raise
+        return server
+
+    async def check(self) -> None:
+        """Raises EngineFailed when the engine has exited or does not answer its health route."""
+        if not await self._probe():
+            raise self._failure("does not answer its health route")
+
+    async def wait(self) -> None:
+        """Returns when the engine's process has ended."""
+        await self._process.wait()
+
+    async def load(self) -> Load:
+        """Reads the engine's load; raises aiohttp.ClientError or TimeoutError when it does not answer."""
+        url = f"{self.url}/metrics"
+        async with self.http.get(url, headers=self._key, timeout=PROBE_TIMEOUT, raise_for_status=True) as response:
+            return self._engine.load(await response.text())
+
+    async def stop(self) -> None:
+        """Ends the engine: TERM, a bounded wait, KILL, for its whole process group. Idempotent."""
+        await self.http.close()
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+        await self._process.wait()
+        await self._log
+
+    async def _probe(self) -> bool:
+        if self._process.returncode is not None:
+            await self._log
+            raise self._failure(f"exited with status {self._process.returncode}")
+        try:
+            async with self.http.get(self.url + self._engine.health_path, timeout=PROBE_TIMEOUT) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    def _failure(self, what: str) -> EngineFailed:
+        last = self._tail[-1] if self._tail else "it wrote nothing"
+        return EngineFailed("\n  ".join([f"the engine of {self._spec.name} {what}: {last}", *self._tail]))
+
+    async def _keep_output(self) -> None:
+        """Copies the engine's output to its log and keeps the last lines for the error that shows them."""
+        path = home() / "logs" / f"{self._spec.name}-{self.url.rpartition(':')[2]}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        output = cast(asyncio.StreamReader, self._process.stdout)
+        with path.open("wb") as log:
+            while chunk := await output.read(65536):
+                log.write(chunk)
+                log.flush()
+                self._tail.extend(chunk.decode(errors="replace").splitlines())
+
+
+async def _spawn(launch: Launch) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *guard.command(list(launch.argv), grace_s=GRACE_S),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | launch.env,
+        start_new_session=True,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

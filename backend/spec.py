@@ -1,0 +1,124 @@
+"""What a cluster is, as data: one YAML file describes the models and the local Ray that runs them.
+
+    ray: {http_port: 8000}
+    models:
+      - {name: my-model, engine: llamacpp, source: /models/my.gguf, max_model_len: 4096, max_num_seqs: 8}
+
+The `gateway:` section of the same file belongs to the gateway and is passed over here.
+"""
+
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from backend.engines import engines
+
+
+class SpecError(ValueError):
+    """A cluster file or a model's arguments are wrong; the message is one line that names the file and the field."""
+
+
+class Task(StrEnum):
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+
+
+class StrictModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(StrictModel):
+    """What one replica reserves; the names are Ray's."""
+
+    num_cpus: float = Field(default=1.0, gt=0, description="may be a fraction: an engine gets max(1, floor) threads")
+    num_gpus: float = Field(default=0.0, ge=0)
+    custom: dict[str, float] = Field(default_factory=dict, description="custom resources, such as {intel_cpu: 1}")
+    accelerator_type: str | None = Field(default=None, description="Ray's name of a GPU, such as T4 or A10G")
+
+
+class ModelSpec(StrictModel):
+    """One model: what serves it, from which files, how large, on what. It is one Serve application of the same name."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the public model name")
+    engine: str
+    source: str = Field(min_length=1, description="a path, or `package:name/path` for a file inside a Python package")
+    task: Task = Task.CHAT
+    max_model_len: int = Field(gt=0, description="tokens of one sequence, prompt and answer together")
+    max_num_seqs: int = Field(default=4, gt=0, description="sequences that are worked on at the same time")
+    num_replicas: int = Field(default=1, gt=0)
+    resources: Resources = Resources()
+    route_prefix: str = Field(default="", pattern=r"^(/[^/{}]+)*$", description="Serve's HTTP route; default `/<name>`")
+    start_timeout_s: float = Field(default=120.0, gt=0, description="from the start of the engine to its first health")
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in engines():
+            raise ValueError(f"unknown engine {name!r}, known: {', '.join(sorted(engines()))}")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_route(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("route_prefix"):
+            return data | {"route_prefix": f"/{data.get('name', '')}"}
+        return data
+
+    @model_validator(mode="after")
+    def _supported(self) -> Self:
+        supported = engines()[self.engine].tasks
+        if self.task not in supported:
+            raise ValueError(
+                f"engine {self.engine!r} does not do {self.task.value!r}, only {', '.join(sorted(supported))}"
+            )
+        return self
+
+
+class RayOptions(StrictModel):
+    """The local Ray of `python -m backend`; a cluster that exists already is configured where it was started."""
+
+    http_port: int = Field(
+        default=0, ge=0, le=65535, description="Serve's own HTTP port on loopback; 0 takes a free one"
+    )
+
+
+class ClusterSpec(StrictModel):
+    ray: RayOptions = RayOptions()
+    models: Annotated[tuple[ModelSpec, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for field in ("name", "route_prefix"):
+            values = [getattr(model, field) for model in self.models]
+            if twice := sorted({value for value in values if values.count(value) > 1}):
+                raise ValueError(f"two models have the same {field}: {', '.join(twice)}")
+        return self
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """Reads a cluster file; without one, the packaged default.
+
+        Raises:
+            SpecError: the file cannot be read, is no YAML, or a field is wrong.
+        """
+        source = path or files("backend").joinpath("default.yaml")
+        try:
+            data = yaml.safe_load(source.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SpecError(f"{source}: {' '.join(str(error).split())}") from error
+        if not isinstance(data, dict):
+            raise SpecError(f"{source}: a mapping with `models` is expected")
+        try:
+            return cls.model_validate({key: value for key, value in data.items() if key != "gateway"})
+        except ValidationError as error:
+            raise SpecError(f"{source}: {_one_line(error)}") from error
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *others = error.errors()
+    field = ".".join(str(part) for part in first["loc"]) or "file"
+    return f"{field}: {first['msg']}" + (f" (and {len(others)} more)" if others else "")

@@ -1,0 +1,119 @@
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from backend.directory import EXPIRY_S, NullDirectory, Record, connect
+from tests.backend.conftest import running_redis
+
+RECORD = Record(
+    id="m-1",
+    model="m",
+    url="http://127.0.0.1:4711",
+    served_name="m",
+    engine="llamacpp",
+    tasks=("chat", "completions"),
+    capabilities=("continue",),
+    max_model_len=128,
+    max_num_seqs=4,
+)
+KEY = "{llmgw:directory}:replica:m-1"
+IDS = "{llmgw:directory}:replicas"
+CHANGES = "{llmgw:directory}:changes"
+
+
+@pytest.fixture
+def redis_url(redis_folder: Path) -> Iterator[str]:
+    with running_redis(redis_folder) as url:
+        yield url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+async def test_a_replica_comes_lives_and_goes(redis: Redis, redis_url: str) -> None:
+    directory = connect(redis_url)
+    async with redis.pubsub() as changes:
+        await changes.subscribe(CHANGES)
+        await directory.publish(RECORD)
+        await directory.publish(replace(RECORD, running=2, waiting=1))
+        assert json.loads(await redis.get(KEY)) == {
+            "version": 1,
+            "id": "m-1",
+            "model": "m",
+            "url": "http://127.0.0.1:4711",
+            "served_name": "m",
+            "engine": "llamacpp",
+            "tasks": ["chat", "completions"],
+            "capabilities": ["continue"],
+            "max_model_len": 128,
+            "max_num_seqs": 4,
+            "running": 2,
+            "waiting": 1,
+        }
+        assert 0 < await redis.ttl(KEY) <= EXPIRY_S
+        assert await redis.smembers(IDS) == {"m-1"}
+        await directory.withdraw(RECORD)
+        assert await redis.get(KEY) is None
+        assert await redis.smembers(IDS) == set()
+        await redis.publish(CHANGES, "end")
+        told = [message["data"] async for message in _until_end(changes)]
+    # One word for the coming, none for the heartbeat, one for the going.
+    assert told == ["m-1", "m-1"]
+
+
+async def _until_end(changes: "object") -> AsyncIterator[dict[str, str]]:
+    async for message in changes.listen():  # type: ignore[attr-defined]
+        if message["data"] == "end":
+            return
+        if message["type"] == "message":
+            yield message
+
+
+async def test_a_record_that_was_lost_is_announced_anew(redis: Redis, redis_url: str) -> None:
+    directory = connect(redis_url)
+    await directory.publish(RECORD)
+    await redis.flushall()
+    async with redis.pubsub() as changes:
+        await changes.subscribe(CHANGES)
+        await directory.publish(RECORD)
+        await redis.publish(CHANGES, "end")
+        assert [message["data"] async for message in _until_end(changes)] == ["m-1"]
+    assert await redis.smembers(IDS) == {"m-1"}
+    await directory.withdraw(RECORD)
+
+
+async def test_a_redis_that_goes_and_comes_is_one_line_each(
+    redis_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_redis(redis_folder) as url:
+        directory = connect(url)
+        await directory.publish(RECORD)
+    with caplog.at_level(logging.INFO, logger="backend.directory"):
+        await directory.publish(RECORD)
+        await directory.publish(RECORD)
+        with running_redis(redis_folder) as url:
+            await directory.publish(RECORD)
+            await directory.publish(RECORD)
+            async with Redis.from_url(url, decode_responses=True) as redis:
+                assert await redis.smembers(IDS) == {"m-1"}
+        await directory.withdraw(RECORD)
+    words = [record.getMessage() for record in caplog.records]
+    assert len(words) == 3
+    assert "away" in words[0]
+    assert "back" in words[1]
+    assert "could not leave" in words[2]
+
+
+async def test_without_a_redis_nobody_is_told() -> None:
+    directory = connect(None)
+    assert isinstance(directory, NullDirectory)
+    await directory.publish(RECORD)
+    await directory.withdraw(RECORD)

@@ -1,0 +1,68 @@
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from backend.engines import engines
+from backend.engines.base import Engine, Launch, Load
+from backend.server import EngineFailed, EngineServer
+from backend.spec import ModelSpec
+
+
+class Script(Engine):
+    """An engine that is a shell script: what a broken engine looks like to its replica."""
+
+    tasks = frozenset({"chat"})
+
+    def __init__(self, script: str) -> None:
+        self._argv = ("sh", "-c", script)
+
+    def launch(self, spec: ModelSpec, port: int, threads: int) -> Launch:
+        return Launch(self._argv, {"GREETING": "from the environment"})
+
+    def load(self, metrics: str) -> Load:
+        return Load()
+
+    def capabilities(self, spec: ModelSpec) -> tuple[str, ...]:
+        return ()
+
+    def memory(self, spec: ModelSpec) -> int:
+        return 0
+
+
+async def test_an_engine_that_dies_shows_its_last_words(
+    default_models: dict[str, ModelSpec], engine_environment: Path
+) -> None:
+    spec = default_models["chat"]
+    engine = Script('echo "the reason: $GREETING" >&2; exit 3')
+    with pytest.raises(EngineFailed, match=r"exited with status 3: the reason: from the environment"):
+        await EngineServer.start(spec, engine, threads=1)
+    logs = list((engine_environment / "logs").glob(f"{spec.name}-*.log"))
+    assert any("the reason: from the environment" in log.read_text() for log in logs)
+
+
+async def test_an_engine_that_is_never_healthy_is_stopped(default_models: dict[str, ModelSpec]) -> None:
+    spec = default_models["chat"].model_copy(update={"start_timeout_s": 0.5})
+    with pytest.raises(EngineFailed, match=r"not healthy within 0\.5 s: loading"):
+        await EngineServer.start(spec, Script("echo loading; sleep 300"), threads=1)
+    assert not [child for child in psutil.Process().children(recursive=True) if "sleep" in child.name()]
+
+
+async def test_a_killed_engine_fails_its_health_check(default_models: dict[str, ModelSpec]) -> None:
+    spec = default_models["embeddings"]
+    server = await EngineServer.start(spec, engines()[spec.engine], threads=1)
+    try:
+        await server.check()
+        (engine,) = (
+            p
+            for p in psutil.Process().children(recursive=True)
+            if server.url[-5:] in p.cmdline()[-20:] and "-S" not in p.cmdline()
+        )
+        os.kill(engine.pid, signal.SIGKILL)
+        await server.wait()
+        with pytest.raises(EngineFailed, match="exited with status 137"):
+            await server.check()
+    finally:
+        await server.stop()
