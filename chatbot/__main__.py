@@ -2,8 +2,8 @@
 
 The gateway's key, if it wants one, comes in the environment as LLMGW_API_KEY: a command line is visible to other users.
 Standard output carries JSON lines for the parent process and nothing else, `{"event": "ready", "url": ...}` or
-`{"event": "failed", "message": ...}`; everything meant for people goes to standard error. SIGTERM stops it, and so does the end of
-standard input where that is a pipe.
+`{"event": "failed", "message": ...}`; everything meant for people goes to standard error. SIGTERM stops it, and so does
+the end of standard input where that is a pipe.
 """
 
 import argparse
@@ -59,7 +59,8 @@ def _emit(events: TextIO, **event: str) -> None:
 
 def _stop_at_end_of_stdin() -> None:
     """A pipe ends with whoever started us, even by kill -9; anything else says nothing about it."""
-    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+    mode = os.fstat(0).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):  # asyncio's pipes are sockets
         return
     while os.read(0, 4096):
         pass

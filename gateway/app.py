@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.middleware import Middleware
 
+from gateway.bridge import langserve, semantic_kernel
 from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
 from gateway.metrics import Metrics
@@ -19,7 +20,7 @@ from gateway.middleware.disconnect import CancelOnDisconnect
 from gateway.middleware.errors import ErrorResponses
 from gateway.middleware.request_id import RequestId
 from gateway.middleware.telemetry import Telemetry
-from gateway.routes import health, openai, openapi
+from gateway.routes import chains, health, openai, openapi, skills
 from gateway.routes.framework_errors import translate_framework_errors
 from gateway.routing.directory import Directory
 from gateway.routing.replica import Replica
@@ -66,6 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     translate_framework_errors(app)
     app.include_router(openai.router(path, catalog))
+    app.include_router(chains.router(langserve.load(path)))
+    app.include_router(skills.router(semantic_kernel.load(path)))
     app.include_router(health.router(directory, catalog, metrics))
     openapi.install(app)
     return app

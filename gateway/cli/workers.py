@@ -85,7 +85,8 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         for _ in range(self._count):
             self._fork()
-        if stat.S_ISFIFO(os.fstat(0).st_mode):
+        mode = os.fstat(0).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):  # asyncio's pipes are sockets
             threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
         while self._born:
             pid, status = os.wait()

@@ -78,15 +78,21 @@ class ChatPage:
 
 
 @asynccontextmanager
-async def open_chat(url: str, width: int = 1280, height: int = 800) -> AsyncIterator[ChatPage]:
-    """A browser of its own with the page open in its only tab."""
+async def open_tab(width: int = 1280, height: int = 800) -> AsyncIterator[Page]:
+    """A browser of its own with the page in its only tab."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_SWITCHES))
         page = await browser.new_page(viewport=ViewportSize(width=width, height=height))
-        chat = ChatPage(page)
-        await page.goto(url)
-        await expect(chat.box).to_be_visible(timeout=30_000)
         try:
-            yield chat
+            yield page
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def open_chat(url: str, width: int = 1280, height: int = 800) -> AsyncIterator[ChatPage]:
+    async with open_tab(width, height) as page:
+        chat = ChatPage(page)  # listens before anything is loaded
+        await page.goto(url)
+        await expect(chat.box).to_be_visible(timeout=30_000)
+        yield chat

@@ -1,0 +1,27 @@
+"""The chat chain, with LangChain's own fake model."""
+
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+
+from chains import chat
+
+
+class Services:
+    def context_size(self, model: str) -> int | None:
+        return None
+
+
+async def test_streams_a_string_token_by_token() -> None:
+    chain = chat.build(GenericFakeChatModel(messages=iter([AIMessage("one two three")])), Services())
+    turn = {"input": "Hi", "system": "Be brief.", "history": [HumanMessage("a"), AIMessage("b")]}
+    assert [chunk for chunk in [chunk async for chunk in chain.astream(turn)] if chunk.strip()] == [
+        "one",
+        "two",
+        "three",
+    ]
+
+
+def test_its_schemas_are_typed() -> None:
+    chain = chat.build(GenericFakeChatModel(messages=iter([])), Services())
+    assert chain.get_input_schema() is chat.ChatInput
+    assert chain.get_output_schema().model_json_schema()["type"] == "string"

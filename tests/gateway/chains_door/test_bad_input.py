@@ -1,0 +1,86 @@
+"""Hostile and mistaken input at the chains door."""
+
+import json
+
+import pytest
+
+from gateway.routes.chains import MAX_BATCH
+from tests.gateway.chains_door.door import RUNS, TURN, Door, hashed, request
+
+DEEP = b'{"input": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+CONSTRUCTOR = {"lc": 1, "type": "constructor", "id": ["langchain_core", "messages", "HumanMessage"], "kwargs": {}}
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"",
+        b"[]",
+        b'"text"',
+        b"{}",
+        b'{"input": "a string", "inputs": "a string"}',
+        b'{"input": {"input": 5}, "inputs": [{"input": 5}]}',
+        b'{"input": {"input": ""}, "inputs": [{"input": ""}]}',
+        b'{"input": {"input": "x"}, "inputs": [{"input": "x"}], "config": 5}',
+        b'{"input": {"input": "x"}, "inputs": [{"input": "x"}], "config": {"configurable": {"model": 5}}}',
+        b'{"input": {"input": "x", "history": [{"type": "alien", "content": ""}]}, "inputs": [{}]}',
+        b'{"input": {"input": "\\ud800"}, "inputs": [{"input": "\\ud800"}]}',
+        b'{"input": NaN}',
+        DEEP,
+        DEEP.replace(b"input", b"inputs"),
+        json.dumps(request("invoke", {"input": "x", "history": [CONSTRUCTOR]})).encode(),
+        json.dumps(request("batch", {"input": "x", "history": [CONSTRUCTOR]})).encode(),
+    ],
+)
+async def test_bad_input_is_a_typed_422(door: Door, run: str, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    response = await door.post(f"/chat/{run}", body)
+    assert response.status_code == 422
+    assert response.json()["error"]["type"] == "invalid_request_error"
+    assert door.path.calls == []
+    assert [record for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []
+
+
+@pytest.mark.parametrize("run", RUNS)
+async def test_serialized_objects_are_never_built(door: Door, run: str) -> None:
+    response = await door.post(f"/echo/{run}", request(run, {"deep": [{"x": CONSTRUCTOR}]}))
+    assert response.status_code == 422
+    assert "Serialized LangChain objects" in response.json()["error"]["message"]
+
+
+async def test_a_content_block_of_no_known_form_is_the_clients_mistake(door: Door) -> None:
+    turn = {"input": "x", "history": [{"type": "human", "content": [{"type": "image", "x": 1}]}]}
+    assert (await door.post("/chat/invoke", request("invoke", turn))).status_code == 400
+
+
+async def test_batches_are_bounded_and_their_configs_match(door: Door) -> None:
+    full = await door.post("/chat/batch", {"inputs": [TURN] * MAX_BATCH})
+    assert len(full.json()["output"]) == MAX_BATCH
+    assert len(full.json()["metadata"]["run_ids"]) == MAX_BATCH
+    assert (await door.post("/chat/batch", {"inputs": [TURN] * (MAX_BATCH + 1)})).status_code == 422
+    assert (await door.post("/chat/batch", {"inputs": [TURN] * 2, "config": [{}]})).status_code == 422
+    assert (await door.post("/chat/batch", {"inputs": [], "config": []})).json()["output"] == []
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        "A" * 60_000,
+        hashed("x" * 200_000),
+        hashed("[" * 3_000),
+        hashed([]),
+        hashed("not JSON"),
+        hashed({"configurable": {"model": 5}}),
+        hashed({"configurable": CONSTRUCTOR}),
+        "%21%21%21",
+        "A",
+        "undefined",
+    ],
+)
+@pytest.mark.parametrize("target", ["invoke", "input_schema", "playground/"])
+async def test_hostile_config_hashes(door: Door, segment: str, target: str) -> None:
+    url = f"/chat/c/{segment}/{target}"
+    response = await (door.post(url, request("invoke")) if target == "invoke" else door.http.get(url))
+    assert response.status_code == 422
+    assert response.json()["error"]["type"] == "invalid_request_error"
