@@ -15,6 +15,8 @@ from backend.preflight import machine_cpus
 
 OBJECT_STORE_BYTES = 100 * 2**20
 LOOPBACK = "127.0.0.1"
+# Ray's unix sockets lie 66 bytes below its folder, and a socket's path has 107 at most.
+LONGEST_FOLDER = 24
 ENVIRONMENT = {
     # GCS, raylet and worker ports listen on every interface, whatever the node's address is: no call without the token.
     "RAY_AUTH_MODE": "token",
@@ -26,7 +28,8 @@ ENVIRONMENT = {
 
 class LocalRay:
     def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="llmgw-ray-")
+        folder = tempfile.gettempdir()
+        self._folder = tempfile.mkdtemp(prefix="llmgw-", dir=folder if len(folder) <= LONGEST_FOLDER else "/tmp")  # noqa: S108
 
     def start(self) -> None:
         os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))

@@ -28,6 +28,8 @@ def check(cluster: ClusterSpec) -> None:
         memory = RAY_BYTES + _total((engines()[spec.engine].memory(spec), spec) for spec in cluster.models)
     except MissingModel as error:
         raise CannotStart(f"a model is missing: {error}") from error
+    except ValueError as error:
+        raise CannotStart(f"a model cannot be read: {error}") from error
     cpus = _total((spec.resources.num_cpus, spec) for spec in cluster.models)
     if cpus > machine_cpus():
         raise CannotStart(f"the models reserve {cpus:g} CPUs and this machine has {machine_cpus()}")

@@ -4,8 +4,10 @@ A folder with a BERT in Hugging Face's form is a source too: the server turns it
 """
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from backend.engines import _gguf_header
 from backend.engines.base import Engine, Launch, Load, sample
 from backend.sources import locate, size
 
@@ -34,8 +36,25 @@ class LlamaCpp(Engine):
         return () if spec.task == "embeddings" else ("continue", "logprobs")
 
     def memory(self, spec: "ModelSpec") -> int:
-        # The KV cache is not known before the file is read; for models of this size it is of the order of the weights.
-        return 4 * size(locate(spec.source)) + PROCESS_BYTES
+        source = locate(spec.source)
+        context = spec.max_model_len * spec.max_num_seqs
+        return size(source) + context * _kv_bytes_per_token(source) + PROCESS_BYTES
+
+
+def _kv_bytes_per_token(source: Path) -> int:
+    """What llama.cpp keeps of one token: a key and a value of 16-bit floats for each KV head of each layer."""
+    if source.is_dir():  # a BERT encodes in one pass and keeps nothing
+        return 0
+    fields = _gguf_header.read(source)
+    architecture = fields.get("general.architecture")
+
+    def number(key: str) -> int:
+        return int(fields.get(f"{architecture}.{key}", 0))
+
+    heads = number("attention.head_count")
+    width = number("attention.key_length") or number("embedding_length") // max(heads, 1)
+    kv_heads = number("attention.head_count_kv") or heads
+    return 2 * 2 * number("block_count") * kv_heads * width
 
 
 ENGINE = LlamaCpp()

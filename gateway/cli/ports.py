@@ -1,5 +1,6 @@
 """Listening sockets: is a port free, and how do several workers share one."""
 
+import os
 import socket
 
 from gateway.settings import ConfigError
@@ -12,7 +13,7 @@ def check_free(host: str, port: int, option: str) -> None:
             return
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another port with {option}"
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; choose another port with {option}"
         ) from error
 
 

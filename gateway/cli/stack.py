@@ -22,6 +22,7 @@ from gateway.settings import Settings
 # What a part may take to end. The backend, which ends engines and Ray, is the slowest.
 STOP_SECONDS = 30.0
 READY_SECONDS = 30.0
+LONGEST_FOLDER = 64
 
 
 class StartFailed(Exception):
@@ -65,7 +66,7 @@ class Stack:
             StartFailed: a part did not start, or ended by itself.
         """
         told = asyncio.create_task(_signal())
-        with tempfile.TemporaryDirectory(prefix="llmgw-") as runtime:
+        with tempfile.TemporaryDirectory(prefix="llmgw-", dir=_short_folder()) as runtime:
             try:
                 await _first(told, self._start(Path(runtime)))
                 if not told.done():
@@ -167,6 +168,12 @@ class Stack:
     async def _stop_in_order(self) -> None:
         for process in reversed(self._processes.values()):
             await process.stop(STOP_SECONDS)
+
+
+def _short_folder() -> str:
+    """Where a unix socket can be: its path has 107 bytes at most."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= LONGEST_FOLDER else "/tmp"  # noqa: S108 - a folder of our own is made in it
 
 
 async def _first(told: "asyncio.Task[None]", *others: Awaitable[None]) -> None:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway")
 
-# A worker that cannot live this long has a fault that a restart does not mend.
-_SHORTEST_LIFE_SECONDS = 5.0
+# Workers that die this young, this many in a row, have a fault that another start does not mend.
+_SHORT_LIFE_SECONDS = 5.0
+_SHORT_LIVES = 5
 
 
 def serve(settings: Settings) -> int:
@@ -77,7 +78,7 @@ class Supervisor:
         self._count = count
         self._born: dict[int, float] = {}
         self._stopping = False
-        self._failed = False
+        self._short_lives = 0
         self._leash = os.pipe()
 
     def run(self) -> int:
@@ -91,7 +92,7 @@ class Supervisor:
         while self._born:
             pid, status = os.wait()
             self._buried(pid, os.waitstatus_to_exitcode(status))
-        return 1 if self._failed else 0
+        return 1 if self._short_lives >= _SHORT_LIVES else 0
 
     def _fork(self) -> None:
         pid = os.fork()
@@ -118,11 +119,11 @@ class Supervisor:
         if self._stopping:
             return
         log.error("worker %d ended unexpectedly (status %d)", pid, code)
-        if lived < _SHORTEST_LIFE_SECONDS:
-            self._failed = True
-            self._stop(signal.SIGTERM)
-        else:
+        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE_SECONDS else 0
+        if self._short_lives < _SHORT_LIVES:
             self._fork()
+        else:
+            self._stop(signal.SIGTERM)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._stop(signal.SIGKILL if self._stopping else signal.SIGTERM)

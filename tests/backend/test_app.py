@@ -77,12 +77,15 @@ def test_a_missing_model_cannot_start() -> None:
         preflight.check(cluster(source="/no/such.gguf"))
 
 
-def test_a_model_larger_than_the_memory_cannot_start(tmp_path: Path) -> None:
-    huge = tmp_path / "huge.gguf"
-    with huge.open("wb") as file:
-        file.truncate(2**42)  # a sparse file: four tebibytes of nothing
+def test_a_context_larger_than_the_memory_cannot_start() -> None:
     with pytest.raises(CannotStart, match="too little memory"):
-        preflight.check(cluster(source=str(huge)))
+        preflight.check(cluster(max_model_len=2**20, max_num_seqs=2**12))
+
+
+def test_a_file_that_is_no_model_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"PK")
+    with pytest.raises(CannotStart, match="not a GGUF file"):
+        preflight.check(cluster(source=str(tmp_path / "model.gguf")))
 
 
 def test_no_engine_starts_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,127 @@
+"""`llmgw gateway` alone: keys, workers that die, and how it ends. The cluster behind it is the shared stack's."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from tests.e2e.stack import CHAT_MODEL, free_port
+from tests.polling import eventually
+
+KEY = "sk-llmgw-test"
+
+
+class Gateway:
+    def __init__(self, stack, config, *arguments):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = stack.environment | {"LLMGW_REDIS_URL": stack.redis_url}
+        argv = [sys.executable, "-m", "gateway.cli", "gateway", "--config", str(config), "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [*argv, *arguments], env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    async def ready(self) -> bool:
+        try:
+            async with httpx.AsyncClient(base_url=self.url) as client:
+                return (await client.get("/health/ready")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def config(tmp_path):
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    path = tmp_path / "cluster.yaml"
+    keys = [{"name": "test", "tenant": "t", "hash": f"sha256:{digest}"}]
+    path.write_text(yaml.safe_dump({"gateway": {"keys": keys}, "models": [{"name": CHAT_MODEL}]}))
+    return path
+
+
+@pytest.fixture
+async def gateway(stack, config):
+    gateway = Gateway(stack, config)
+    await eventually(gateway.ready, within=60)
+    yield gateway
+    gateway.process.kill()
+    gateway.process.wait()
+    gateway.process.stdin.close()
+
+
+async def test_serves_the_clusters_models_to_who_has_a_key(gateway):
+    body = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 401
+        client.headers["authorization"] = f"Bearer {KEY}"
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+
+
+async def test_a_worker_that_dies_is_replaced(gateway):
+    first, second = gateway.workers()
+    first.kill()
+    await eventually(lambda: len(gateway.workers()) == 2 and first not in gateway.workers())
+    assert second.is_running()
+    assert await gateway.ready()
+
+
+async def test_metrics_are_summed_over_the_workers(gateway):
+    async def counted() -> bool:
+        async with httpx.AsyncClient(base_url=gateway.url, headers={"x-api-key": KEY}) as client:
+            text = (await client.get("/metrics")).text
+        lines = [line for line in text.splitlines() if 'door="v1",status="404",tenant="t"' in line]
+        return any(line.startswith("llmgw_requests_total") and line.endswith(" 20.0") for line in lines)
+
+    for _ in range(20):  # a connection each, so that both workers get some
+        async with httpx.AsyncClient(base_url=gateway.url, headers={"x-api-key": KEY}) as client:
+            await client.get("/v1/models/nope")
+    await eventually(counted)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGKILL", "end of stdin"])
+async def test_no_worker_outlives_it(gateway, how):
+    workers = gateway.workers()
+    if how == "end of stdin":
+        gateway.process.stdin.close()
+    else:
+        gateway.process.send_signal(signal.Signals[how])
+    gateway.process.wait(60)
+    await eventually(lambda: not any(worker.is_running() for worker in workers))
+    assert gateway.process.returncode == (-signal.SIGKILL if how == "SIGKILL" else 0)
+
+
+def refuse(*arguments: str, **environment: str) -> str:
+    """Runs `llmgw` with arguments that cannot work; returns the one line it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *arguments], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def test_another_address_without_keys_is_refused():
+    assert "--insecure" in refuse("gateway", "--host", "0.0.0.0")
+
+
+def test_a_port_in_use_is_one_clear_line(stack):
+    port = str(stack.port)
+    assert refuse("gateway", "--port", port).endswith(
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another port with --port"
+    )
+    assert "--port" in refuse("up", "--port", port)
+    assert "--chat-port" in refuse("up", "--port", str(free_port()), "--chat-port", str(stack.chat_port))
+
+
+def test_two_stacks_do_not_share_a_home(stack):
+    ports = ["--port", str(free_port()), "--chat-port", str(free_port())]
+    assert "another llmgw is running" in refuse("up", *ports, LLMGW_HOME=str(stack.folder / "home"))
