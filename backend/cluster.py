@@ -31,17 +31,21 @@ PLACEMENT_S = 60.0
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m backend", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, help="a cluster file; default: the embedded cluster")
-    config = parser.parse_args().config
+    parser.add_argument("--check", action="store_true", help="tell whether it could start here, and start nothing")
+    arguments = parser.parse_args()
     progress = Progress.claim_stdout()
     os.environ["LLMGW_HOME"] = str(home())
     stop = threading.Event()
     stop_on_signal(stop)
     try:
-        cluster = ClusterSpec.load(config)
+        cluster = ClusterSpec.load(arguments.config)
         preflight.check(cluster)
     except (SpecError, EngineLoadError, preflight.CannotStart) as error:
         progress.failed(str(error))
         return 1
+    if arguments.check:
+        progress.checked()
+        return 0
     ray = LocalRay()
     try:
         run(cluster, ray, progress, stop)

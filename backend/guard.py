@@ -59,18 +59,23 @@ def _wait(child: int, wakeup: int, grace_s: float) -> int:
 
 
 def _spawn(argv: list[str]) -> int:
+    # Until argv runs, the child has the guard's handlers: a signal would be lost, or told to the guard a second time.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     child = os.fork()
     if child == 0:
+        signal.set_wakeup_fd(-1)
         os.setpgid(0, 0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number in (*STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         try:
             os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted
         except OSError as error:
             sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
             sys.stderr.flush()
             os._exit(127)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     return child
 
 

@@ -7,14 +7,13 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 from contextlib import suppress
 
+from backend.ports import LOOPBACK, free_port
 from backend.preflight import machine_cpus
 
 OBJECT_STORE_BYTES = 100 * 2**20
-LOOPBACK = "127.0.0.1"
 # Ray's unix sockets lie 66 bytes below its folder, and a socket's path has 107 at most.
 LONGEST_FOLDER = 24
 ENVIRONMENT = {
@@ -51,7 +50,7 @@ class LocalRay:
         """Starts Serve's controller and its HTTP proxy; returns the proxy's address."""
         from ray import serve
 
-        port = port or _free_port()
+        port = port or free_port()
         serve.start(proxy_location="HeadOnly", http_options={"host": LOOPBACK, "port": port})
         return f"http://{LOOPBACK}:{port}"
 
@@ -65,9 +64,3 @@ class LocalRay:
                 serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])

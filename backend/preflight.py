@@ -1,13 +1,13 @@
 """What is known to fail before Ray starts, in one line each: a missing file, a taken port, too little CPU or memory."""
 
 import os
-import socket
 from collections.abc import Iterable
 
 import psutil
 
 from backend.engines import engines
 from backend.engines.base import KEY_VARIABLE
+from backend.ports import taken
 from backend.sources import MissingModel
 from backend.spec import ClusterSpec, ModelSpec
 
@@ -33,7 +33,7 @@ def check(cluster: ClusterSpec) -> None:
     cpus = _total((spec.resources.num_cpus, spec) for spec in cluster.models)
     if cpus > machine_cpus():
         raise CannotStart(f"the models reserve {cpus:g} CPUs and this machine has {machine_cpus()}")
-    if cluster.ray.http_port and _taken(cluster.ray.http_port):
+    if cluster.ray.http_port and taken(cluster.ray.http_port):
         raise CannotStart(f"port {cluster.ray.http_port} (ray.http_port) is in use")
     if memory > (available := psutil.virtual_memory().available):
         raise CannotStart(
@@ -44,16 +44,6 @@ def check(cluster: ClusterSpec) -> None:
 def machine_cpus() -> int:
     """The CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def _taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
 
 
 def _total(needs: Iterable[tuple[float, ModelSpec]]) -> float:

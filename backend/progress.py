@@ -1,5 +1,6 @@
 """What `python -m backend` says on its standard output: one JSON object per line, and nothing else.
 
+{"event": "checked"}
 {"event": "step", "name": "ray" | "serve", "seconds": 5.8}
 {"event": "replica", "model": "smollm2-135m-instruct", "seconds": 4.1}
 {"event": "ready", "http": "http://127.0.0.1:8000"}
@@ -24,6 +25,9 @@ class Progress:
         stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         return cls(stream)
+
+    def checked(self) -> None:
+        self._emit(event="checked")
 
     def step(self, name: str) -> None:
         self._emit(event="step", name=name, seconds=self._lap())

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 from collections import deque
 from contextlib import suppress
 from typing import Self, cast
@@ -12,6 +11,7 @@ import aiohttp
 from backend import guard
 from backend.engines.base import KEY_VARIABLE, Engine, Launch, Load
 from backend.home import home
+from backend.ports import LOOPBACK, free_port
 from backend.spec import ModelSpec
 
 TAIL_LINES = 20
@@ -56,9 +56,9 @@ class EngineServer:
             EngineFailed: it exited, or was not healthy within `spec.start_timeout_s`.
             MissingModel: the model's files are not there.
         """
-        port = _free_port()
+        port = free_port()
         process = await _spawn(engine.launch(spec, port, threads))
-        server = cls(spec, engine, process, f"http://127.0.0.1:{port}")
+        server = cls(spec, engine, process, f"http://{LOOPBACK}:{port}")
         try:
             async with asyncio.timeout(spec.start_timeout_s):
                 while not await server._probe():  # noqa: ASYNC110 - another process, there is no event to wait for
@@ -130,9 +130,3 @@ async def _spawn(launch: Launch) -> asyncio.subprocess.Process:
         env=os.environ | launch.env,
         start_new_session=True,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,8 +2,7 @@
 
 The gateway's key, if it wants one, comes in the environment as LLMGW_API_KEY: a command line is visible to other users.
 Standard output carries JSON lines for the parent process and nothing else, `{"event": "ready", "url": ...}` or
-`{"event": "failed", "message": ...}`; everything meant for people goes to standard error. SIGTERM stops it, and so does
-the end of standard input where that is a pipe.
+`{"event": "failed", "message": ...}`; everything meant for people goes to standard error. SIGTERM stops it.
 """
 
 import argparse
@@ -13,9 +12,7 @@ import json
 import os
 import signal
 import socket
-import stat
 import sys
-import threading
 from typing import TextIO
 from urllib.parse import urlsplit
 
@@ -26,7 +23,6 @@ def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it as SIGTERM does, without a traceback.
     events = _take_stdout()
-    threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
     try:
         gateway = _origin(arguments.gateway)
         listener = _listen(arguments.host, arguments.port)
@@ -55,16 +51,6 @@ def _take_stdout() -> TextIO:
 
 def _emit(events: TextIO, **event: str) -> None:
     print(json.dumps(event), file=events, flush=True)
-
-
-def _stop_at_end_of_stdin() -> None:
-    """A pipe ends with whoever started us, even by kill -9; anything else says nothing about it."""
-    mode = os.fstat(0).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):  # asyncio's pipes are sockets
-        return
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _origin(url: str) -> str:

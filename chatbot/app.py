@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from chatbot import layout
+from chatbot.allowlist import Allowlist
 from chatbot.answer import Answer, Answers
 from chatbot.client import Failure, Gateway, Interrupted, KeyRequired, Prompt
 from chatbot.conversation import Conversation
-from chatbot.guard import Guard
 
 # What an event changes: components and their new values.
 Changes = dict[Any, Any]
@@ -148,7 +148,7 @@ def _chosen_example(example: gr.SelectData) -> str:
 
 
 def create_app(gateway: Gateway, hosts: Iterable[str] = ()) -> ASGIApp:
-    """The page and nothing else of what Gradio would serve beside it; see `chatbot.guard`."""
+    """The page and nothing else of what Gradio would serve beside it; see `chatbot.allowlist`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         app,
@@ -165,4 +165,4 @@ def create_app(gateway: Gateway, hosts: Iterable[str] = ()) -> ASGIApp:
         pwa=False,
         show_error=False,
     )
-    return Guard(app, hosts)
+    return Allowlist(app, hosts)

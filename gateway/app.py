@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Builds the application. Nothing is opened before its lifespan starts, so a process may fork after this."""
     metrics = Metrics()
     redis = _redis(settings)
-    client = HttpClient(Timeouts(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout))
+    client = HttpClient(Timeouts(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.idle_timeout_s))
     static = [Replica.from_upstream(upstream, number) for number, upstream in enumerate(settings.upstreams)]
     engine_key = settings.engine_key.get_secret_value() if settings.engine_key else None
     directory = Directory(static, redis, engine_key, metrics)
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(Telemetry, metrics),
             Middleware(ErrorResponses),
             Middleware(CancelOnDisconnect, metrics),
-            Middleware(BodyLimit, settings.max_body_bytes, settings.body_timeout),
+            Middleware(BodyLimit, settings.max_body_bytes, settings.body_timeout_s),
             Middleware(Authentication, settings.keys, settings.insecure),
         ],
     )

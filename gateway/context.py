@@ -1,4 +1,4 @@
-"""Who asks, and until when: one value that travels with a request through every layer."""
+"""Who asks: one value that travels with a request through every layer."""
 
 import contextvars
 from dataclasses import dataclass

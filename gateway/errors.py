@@ -1,6 +1,6 @@
 """Every error a client can meet: status, type and code live on the class, the message on the instance.
 
-    GatewayError
+    GatewayError                     500  a defect of ours
       InvalidRequest                 400  the request itself is wrong
         InvalidJSON
         InvalidField                      names the field in `param`
@@ -10,21 +10,22 @@
       NotFound                       404
         ModelNotFound
       MethodNotAllowed               405
+      RequestTimeout                 408  the body did not arrive in time
       BodyTooLarge                   413
       UnprocessableInput             422  a chain's or a skill's input does not fit its schema
-      RequestTimeout                 408  the body did not arrive in time
       UpstreamRejected               4xx  the engine's own verdict on the request
       UpstreamFailed                 502  the engine answered, but not with an answer
-      StreamInterrupted              502  a stream that began and did not finish
+        ReplicaUnreachable                not one byte came: another replica may be asked
+        StreamInterrupted                 a stream that began and did not finish
       NoReplica                      503  nobody is there to answer
-      DeadlineExceeded               504
+      DeadlineExceeded               504  the engine did not go on in time
 
 The wire form is OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
 Source: https://platform.openai.com/docs/guides/error-codes
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 
@@ -40,7 +41,8 @@ class GatewayError(Exception):
     status: int = 500
     type: str = "server_error"
     code: str | None = "internal_error"
-    headers: ClassVar[Mapping[str, str]] = {}
+    # What OpenAI's SDK goes by when it tries again: `retry-after-ms`, `retry-after` and `x-should-retry`.
+    headers: Mapping[str, str] = {}
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -80,7 +82,7 @@ class AuthenticationError(GatewayError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
-    headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+    headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
 
 
 class PermissionDenied(GatewayError):
@@ -124,14 +126,15 @@ class UnprocessableInput(GatewayError):
 
 
 class UpstreamRejected(GatewayError):
-    """The engine refused the request itself; its status (400 to 499) and words are passed on."""
+    """The engine refused the request itself; its status (400 to 499), words and retry headers are passed on."""
 
     type = "invalid_request_error"
     code = None
 
-    def __init__(self, message: str, *, status: int, param: str | None = None) -> None:
-        super().__init__(message, param=param)
+    def __init__(self, message: str, *, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
         self.status = status
+        self.headers = headers
 
 
 class UpstreamFailed(GatewayError):
@@ -152,10 +155,12 @@ class NoReplica(GatewayError):
     status = 503
     type = "overloaded_error"
     code = "no_replica"
-    headers: ClassVar[Mapping[str, str]] = {"retry-after": "1"}
+    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
 
 
 class DeadlineExceeded(GatewayError):
     status = 504
     type = "timeout_error"
     code = "deadline_exceeded"
+    # A prefill that took too long once would do so again.
+    headers: Mapping[str, str] = {"x-should-retry": "false"}

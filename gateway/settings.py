@@ -11,9 +11,15 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from gateway.upstream.http1 import Origin
+from gateway.origin import Origin
 
 
 class ConfigError(Exception):
@@ -75,17 +81,18 @@ class ClusterFile(InitSettingsSource):
     @staticmethod
     def _read(path: Path) -> dict[str, Any]:
         try:
-            document = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML: {error}") from error
-        if document is None:
-            document = {}
-        if not isinstance(document, dict):
-            raise ConfigError(f"{path}: expected a mapping with `gateway:` and `models:`")
-        models = [entry.get("name") for entry in document.get("models") or [] if isinstance(entry, dict)]
-        return {"models": models, **(document.get("gateway") or {})}
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        document = {} if document is None else document
+        section, models = (
+            (document.get("gateway") or {}, document.get("models") or [])
+            if isinstance(document, dict)
+            else (None, None)
+        )
+        if not isinstance(section, dict) or not isinstance(models, list):
+            raise ConfigError(f"{path}: a mapping with `gateway:` (a mapping) and `models:` (a list) is expected")
+        return {"models": [model.get("name") for model in models if isinstance(model, dict)], **section}
 
 
 class Settings(BaseSettings):
@@ -94,6 +101,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LLMGW_", extra="forbid", frozen=True, protected_namespaces=())
 
     config: Path | None = Field(default=None, description="The cluster file (YAML).")
+    home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default=Path(".llmgw"), validate_default=True, description="Where `llmgw up` keeps data and logs."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on.")
     workers: int = Field(default=2, ge=1, le=256, description="Worker processes.")
@@ -111,11 +121,11 @@ class Settings(BaseSettings):
         default=(), description="Models that must have a replica for the gateway to be ready."
     )
     max_body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="Largest request body accepted, in bytes.")
-    body_timeout: float = Field(default=30.0, gt=0, description="Seconds a client may take to send its body.")
-    connect_timeout: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
-    first_byte_timeout: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
-    idle_timeout: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")
-    drain_timeout: float = Field(default=30.0, ge=0, description="Seconds a stopping worker waits for open requests.")
+    body_timeout_s: float = Field(default=30.0, gt=0, description="Seconds a client may take to send its body.")
+    connect_timeout_s: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
+    first_byte_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
+    idle_timeout_s: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")
+    drain_timeout_s: float = Field(default=30.0, ge=0, description="Seconds a stopping worker waits for open requests.")
 
     @classmethod
     def load(cls, **arguments: Any) -> "Settings":
@@ -126,6 +136,8 @@ class Settings(BaseSettings):
         """
         try:
             return cls(**{name: value for name, value in arguments.items() if value is not None})
+        except SettingsError as error:  # a list in the environment that is not JSON
+            raise ConfigError(f"invalid configuration: {error}") from error
         except ValidationError as error:
             lines = (f"{'.'.join(map(str, e['loc'])) or 'gateway'}: {e['msg']}" for e in error.errors())
             raise ConfigError("invalid configuration: " + "; ".join(lines)) from error

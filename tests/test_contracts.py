@@ -29,7 +29,7 @@ def test_both_read_the_same_cluster_file():
 
 
 def test_both_mean_the_same_keys_and_times():
-    assert (writer.PREFIX, writer.EXPIRY_S) == (reader.PREFIX, reader.RECORD_LIFETIME)
+    assert (writer.PREFIX, writer.EXPIRY_S) == (reader.PREFIX, reader.EXPIRY_S)
     assert writer.HEARTBEAT_S * 3 < writer.EXPIRY_S
 
 

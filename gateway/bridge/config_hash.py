@@ -29,7 +29,7 @@ def decode(segment: str) -> dict[str, Any]:
         raise UnprocessableInput("The config hash is not LZString.", param="config_hash")
     if len(text) > MAX_CONFIG_CHARS:
         raise UnprocessableInput(f"The config is longer than {MAX_CONFIG_CHARS} characters.", param="config_hash")
-    value = untrusted.loads(text.encode(errors="surrogatepass"))
+    value = untrusted.loads(text.encode(errors="surrogatepass"), "config hash", "config_hash")
     if not isinstance(value, dict):
         raise UnprocessableInput("The config hash does not hold a JSON object.", param="config_hash")
     return value

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from gateway.settings import ConfigError
 
-class LoadError(Exception):
+
+class LoadError(ConfigError):
     """A module of `chains` or `skills` cannot be used; the message names its file and the reason."""
 
 

@@ -33,7 +33,7 @@ def event(name: str, json: bytes) -> bytes:
     return f"event: {name}\r\ndata: {text}\r\n\r\n".encode()
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Sends a run's events and its end. Whoever cancels the request's task stops the run."""
 
     media_type = "text/event-stream"
@@ -46,7 +46,7 @@ class EventStream(Response):
         self._rest = rest
 
     @classmethod
-    async def begin(cls, events: AsyncGenerator[bytes]) -> "EventStream":
+    async def begin(cls, events: AsyncGenerator[bytes]) -> "EventStreamResponse":
         """Waits for the first event, so that a run that fails before it answers with its own status.
 
         Raises:

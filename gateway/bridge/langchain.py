@@ -1,6 +1,6 @@
 """The completion path as a LangChain chat model, in the same process.
 
-A chain that calls this model goes through admission, cache, routing and relay like every other request. Options
+A chain that calls this model takes the path of every other request. Options
 (`temperature`, `max_tokens`, `response_format`, `tools`, ...) are the OpenAI request's own; pass them with `bind` or
 per call, and they reach the engine as they are. Cancelling the task that calls the model stops the engine.
 """

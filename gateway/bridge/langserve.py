@@ -6,7 +6,6 @@ from typing import Any
 
 from langchain_core.load.serializable import Serializable
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs
 from langserve import APIHandler
 from pydantic import BaseModel, RootModel, ValidationError
 from starlette.requests import Request
@@ -46,9 +45,8 @@ class ServedChain:
         Raises:
             UnprocessableInput: the path's config does not fit the chain.
         """
-        merged = merge_configs(*(_fields(part) for part in (self._from_path(config_hash), sent)))
         return {
-            "configurable": merged.get("configurable") or {},
+            "configurable": {**_configurable(self._from_path(config_hash)), **_configurable(sent)},
             "run_id": uuid.uuid4(),
             "run_name": self._run_name,
         }
@@ -102,9 +100,9 @@ def load(path: CompletionPath, package: ModuleType = chains) -> list[ServedChain
     return [ServedChain(found.name, found.description, found.build(model, services)) for found in discover(package)]
 
 
-def _fields(config: BaseModel | dict[str, Any]) -> RunnableConfig:
+def _configurable(config: BaseModel | dict[str, Any]) -> dict[str, Any]:
     fields = config.model_dump(exclude_unset=True) if isinstance(config, BaseModel) else config
-    return RunnableConfig(configurable=fields.get("configurable") or {})
+    return fields.get("configurable") or {}
 
 
 def unwrapped(value: Any) -> Any:

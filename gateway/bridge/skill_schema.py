@@ -27,13 +27,13 @@ _ERROR = {
     "properties": {
         "error": {
             "type": "object",
-            "properties": {name: {"type": "string"} for name in ("message", "type", "param", "code")},
+            "properties": {name: {"type": "string", "nullable": True} for name in ("message", "type", "param", "code")},
         }
     },
 }
 
 
-class Skill:
+class SkillFunction:
     """One function: its name, its arguments and its answer."""
 
     def __init__(self, function: KernelFunction) -> None:
@@ -101,7 +101,7 @@ def _field(parameter: KernelParameterMetadata) -> Any:
     return type_, Field(description=parameter.description, min_length=1 if type_ is str else None)
 
 
-def document(skills: Iterable[Skill], server: str) -> dict[str, Any]:
+def document(skills: Iterable[SkillFunction], server: str) -> dict[str, Any]:
     """The OpenAPI document of `skills`.
 
     Args:

@@ -1,6 +1,7 @@
 """`llmgw doctor`: what is here, what is missing, and what `llmgw up` would use."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import typer
 
 from gateway.cli import embedded_redis, ports
@@ -42,7 +44,7 @@ def examine(config: Path | None) -> int:
 def _machine() -> Iterator[Finding]:
     python = platform.python_version()
     yield Finding("Python", python, None if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed")
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    memory = psutil.virtual_memory().available / 2**30
     yield Finding("machine", f"{len(os.sched_getaffinity(0))} CPUs, {memory:.1f} GiB of memory free")
     for tool, query in (("nvidia-smi", "--list-gpus"), ("rocm-smi", "--showproductname")):
         if shutil.which(tool):
@@ -66,10 +68,10 @@ def _cluster(config: Path | None) -> Iterator[Finding]:
         yield Finding("configuration", str(error), "correct the cluster file or the environment")
         return
     yield Finding("cluster file", str(path))
-    yield Finding("models", ", ".join(settings.models) or "none configured")
+    yield Finding("models", ", ".join(settings.models) or "none configured", _cannot_start(path))
     yield Finding("API keys", str(len(settings.keys)) if settings.keys else "none: loopback only")
     if settings.redis_url:
-        yield Finding("Redis", "the one at LLMGW_REDIS_URL")
+        yield Finding("Redis", "yours, as `redis_url` says")
     else:
         try:
             yield Finding("Redis", f"embedded, {embedded_redis.server_path()}")
@@ -80,3 +82,16 @@ def _cluster(config: Path | None) -> Iterator[Finding]:
         yield Finding("address", f"{settings.host}:{settings.port} is free")
     except ConfigError as error:
         yield Finding("address", "taken", str(error))
+
+
+def _cannot_start(cluster: Path) -> str | None:
+    """Why the backend could not start this cluster here, in its own words: models, memory, CPUs."""
+    argv = [sys.executable, "-m", "backend.cluster", "--check", "--config", str(cluster)]
+    environment = {"LLMGW_ENGINE_KEY": "none", **os.environ}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    if done.returncode == 0:
+        return None
+    try:
+        return str(json.loads(done.stdout)["message"])
+    except (json.JSONDecodeError, KeyError):
+        return done.stderr.strip().rpartition("\n")[2]

@@ -6,13 +6,9 @@ It listens on a unix socket that only this user can open, and keeps its data (ap
 import importlib.util
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from gateway.settings import ConfigError
-
-# What Redis may take to write its data and end.
-_GRACE_SECONDS = "10"
 
 
 def server_path() -> Path:
@@ -28,11 +24,8 @@ def server_path() -> Path:
 
 
 def command(socket: Path, data: Path) -> list[str]:
-    """The command line, on the backend's leash: Redis itself does not watch who started it."""
+    """The command line of a server that keeps its data in `data`, an append-only file."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    guard = importlib.util.find_spec("backend.guard")
-    if guard is None or guard.origin is None:
-        raise ConfigError("the package `backend` is not installed")
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -40,7 +33,5 @@ def command(socket: Path, data: Path) -> list[str]:
         "dir": str(data),
         "appendonly": "yes",
         "save": "",
-        "daemonize": "no",
     }
-    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return [sys.executable, "-S", "-E", guard.origin, _GRACE_SECONDS, "--", str(server_path()), *arguments]
+    return [str(server_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]

@@ -1,12 +1,13 @@
-"""One child process of `llmgw up`: started on a leash, heard through JSON lines, stopped for certain.
+"""One part of `llmgw up`: started on a leash, heard through JSON lines, stopped for certain.
 
-The leash is the child's standard input: it ends when we do, however we end, and every child stops then.
+The leash is `backend/guard.py`, which runs the part in a process group and ends the group when its own standard input
+ends: it does when we do, however we end.
 """
 
 import asyncio
 import json
 import os
-import signal
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Self
 
 
 class Process:
-    """A child in its own session, so that a Ctrl-C in the terminal reaches it only through us.
+    """A guarded process, in a session of its own: a Ctrl-C in the terminal reaches it only through us.
 
     Attributes:
         name: for people, and for its log file.
@@ -27,11 +28,14 @@ class Process:
         self._process = process
 
     @classmethod
-    async def start(cls, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> Self:
+    async def start(
+        cls, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path, grace_s: float
+    ) -> Self:
+        """Starts `argv`; told to stop, it has `grace_s` seconds to do so by itself."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
-                *argv,
+                *(sys.executable, "-m", "backend.guard", str(grace_s), "--", *argv),
                 env={**os.environ, **environment},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -55,19 +59,13 @@ class Process:
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
-    async def stop(self, seconds: float) -> None:
-        """Asks it to end, and after `seconds` ends its whole session's group."""
-        self.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), seconds)
-        except TimeoutError:
-            self.kill()
-            await self._process.wait()
-
-    def terminate(self) -> None:
+    async def stop(self) -> None:
+        """Asks it to end. The guard sees to it that it does."""
         with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self._process.terminate()
+        await self._process.wait()
 
     def kill(self) -> None:
+        """Ends it at once: what a killed guard has guarded is killed too."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()

@@ -19,9 +19,9 @@ from gateway.cli import embedded_redis
 from gateway.cli.process import Process
 from gateway.settings import Settings
 
-# What a part may take to end. The backend, which ends engines and Ray, is the slowest.
-STOP_SECONDS = 30.0
-READY_SECONDS = 30.0
+# What a part may take to end by itself once it is told: Ray stops engines and a dozen processes.
+GRACE_S = {"redis": 10.0, "backend": 30.0, "chat": 5.0}
+READY_S = 30.0
 LONGEST_FOLDER = 64
 
 
@@ -36,13 +36,11 @@ class Plan:
     Attributes:
         settings: the gateway's, from the command line, the environment and the cluster file.
         config: the cluster file.
-        home: where data and logs are kept.
         chat_port: None for no chat page.
     """
 
     settings: Settings
     config: Path
-    home: Path
     chat_port: int | None
 
 
@@ -85,7 +83,7 @@ class Stack:
         self._environment = {
             "LLMGW_REDIS_URL": url,
             "LLMGW_ENGINE_KEY": key,
-            "LLMGW_HOME": str(self._plan.home),
+            "LLMGW_HOME": str(self._plan.settings.home),
             "LLMGW_CONFIG": str(self._plan.config),
         }
         parts = [self._start_backend(), self._start_gateway()]
@@ -96,7 +94,7 @@ class Stack:
 
     async def _start_redis(self, runtime: Path) -> str:
         path = runtime / "redis.sock"
-        process = await self._spawn("redis", embedded_redis.command(path, self._plan.home / "redis"))
+        process = await self._spawn("redis", embedded_redis.command(path, self._plan.settings.home / "redis"))
         ended = asyncio.create_task(process.ended())
         while not path.exists():
             if ended.done():
@@ -106,7 +104,9 @@ class Stack:
         return f"unix://{path}"
 
     async def _start_backend(self) -> None:
-        process = await self._spawn("backend", [sys.executable, "-m", "backend", "--config", str(self._plan.config)])
+        process = await self._spawn(
+            "backend", [sys.executable, "-m", "backend.cluster", "--config", str(self._plan.config)]
+        )
         async for event in process.events():
             match event:
                 case {"event": "step", "name": name, "seconds": seconds}:
@@ -144,30 +144,38 @@ class Stack:
         raise StartFailed(f"the chat page ended: {process.last_words()} (see {process.log})")
 
     async def _poll_gateway(self, path: str) -> None:
-        settings, deadline = self._plan.settings, time.monotonic() + READY_SECONDS
+        settings, deadline = self._plan.settings, time.monotonic() + READY_S
         while not await asyncio.to_thread(_answers, settings.host, settings.port, path):
             if time.monotonic() > deadline:
-                raise StartFailed(f"the gateway does not get ready; see {self._plan.home / 'logs' / 'gateway.log'}")
+                raise StartFailed(
+                    f"the gateway does not get ready; see {self._plan.settings.home / 'logs' / 'gateway.log'}"
+                )
             await asyncio.sleep(0.1)
 
     async def _spawn(self, name: str, argv: list[str]) -> Process:
-        log = self._plan.home / "logs" / f"{name}.log"
-        process = self._processes[name] = await Process.start(name, argv, self._environment, log)
+        log = self._plan.settings.home / "logs" / f"{name}.log"
+        grace_s = GRACE_S.get(name, self._plan.settings.drain_timeout_s + 5.0)
+        process = self._processes[name] = await Process.start(name, argv, self._environment, log, grace_s)
         return process
 
     @staticmethod
     async def _ended(process: Process) -> None:
+        async for event in process.events():
+            if event.get("event") == "failed":
+                raise StartFailed(event["message"])
         status = await process.ended()
         raise StartFailed(f"{process.name} ended unexpectedly (status {status}); see {process.log}")
 
     async def _stop(self) -> None:
         """Who asks stops before who answers. A second signal leaves nobody waiting."""
         await _first(asyncio.create_task(_signal()), self._stop_in_order())
-        await asyncio.gather(*(process.stop(1.0) for process in self._processes.values()))
+        for process in self._processes.values():
+            process.kill()
+        await asyncio.gather(*(process.ended() for process in self._processes.values()))
 
     async def _stop_in_order(self) -> None:
         for process in reversed(self._processes.values()):
-            await process.stop(STOP_SECONDS)
+            await process.stop()
 
 
 def _short_folder() -> str:

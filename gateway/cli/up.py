@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import importlib.util
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,13 +33,12 @@ Ctrl-C stops everything; logs are in {logs}.
 """
 
 
-def plan(config: Path | None, settings: Settings, chat_port: int | None) -> Plan:
-    """Raises ConfigError when a port is taken or the home cannot be used."""
-    home = Path(os.environ.get("LLMGW_HOME", ".llmgw")).absolute()
+def plan(config: Path, settings: Settings, chat_port: int | None) -> Plan:
+    """Raises ConfigError when a port is taken."""
     ports.check_free(settings.host, settings.port, "--port")
     if chat_port is not None:
         ports.check_free("127.0.0.1", chat_port, "--chat-port")
-    return Plan(settings, config or default_cluster(), home, chat_port)
+    return Plan(settings, config, chat_port)
 
 
 def default_cluster() -> Path:
@@ -57,7 +55,7 @@ def up(plan: Plan) -> int:
     typer.echo(f"Starting {plan.config}")
     stack = Stack(plan, lambda part, seconds: typer.echo(f"  ✓ {part:<28}{seconds:6.1f} s"))
     try:
-        with _only_one(plan.home):
+        with _only_one(plan.settings.home):
             asyncio.run(stack.run(lambda: _show(plan, time.monotonic() - started), lambda: typer.echo("Stopping")))
     except (StartFailed, ConfigError) as error:
         typer.echo(f"llmgw: {error}", err=True)
@@ -73,7 +71,7 @@ def _show(plan: Plan, seconds: float) -> None:
             gateway=f"http://{settings.host}:{settings.port}",
             chat=f"http://127.0.0.1:{plan.chat_port}" if plan.chat_port is not None else "off",
             model=settings.models[0] if settings.models else "MODEL",
-            logs=plan.home / "logs",
+            logs=settings.home / "logs",
         )
     )
 

@@ -5,43 +5,39 @@ from typing import Any
 
 import orjson
 
+from gateway.completion.request import Call
 from gateway.errors import UpstreamFailed
-from gateway.routing.replica import Replica
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.relay import EventStream
 from gateway.upstream.sse import payloads
 
 # How long the end of a finished stream may take before its connection is given up.
-_DRAIN_SECONDS = 0.05
+_DRAIN_S = 0.05
 
 
 class Answer:
     """A successful answer; who receives one closes it, which stops the engine if it has not finished.
 
     Attributes:
-        replica: who answers.
         stream: whether it comes as events.
     """
 
-    def __init__(
-        self, replica: Replica, exchange: Exchange, events: EventStream | None = None, first: bytes = b""
-    ) -> None:
-        self.replica = replica
+    def __init__(self, exchange: Exchange, events: EventStream | None = None, first: bytes = b"") -> None:
         self.stream = events is not None
         self._exchange = exchange
         self._events = events
         self._first = first
 
     @classmethod
-    async def open(cls, replica: Replica, exchange: Exchange, stream: bool) -> "Answer":
+    async def open(cls, exchange: Exchange, call: Call) -> "Answer":
         """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200."""
-        if not stream:
-            return cls(replica, exchange)
+        if not call.stream:
+            return cls(exchange)
         content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
         if not content_type.startswith("text/event-stream"):
             raise UpstreamFailed(f"The engine answered a stream request with {content_type or 'no content type'}.")
-        events = EventStream(exchange)
-        return cls(replica, exchange, events, await events.read())
+        events = EventStream(exchange, call.choices)
+        return cls(exchange, events, await events.read())
 
     async def body(self) -> bytes:
         """A whole answer, as the engine wrote it."""
@@ -63,13 +59,9 @@ class Answer:
     async def frames(self) -> AsyncGenerator[bytes]:
         """The events as bytes, whole frames, without the final `[DONE]`; raises if the stream fails."""
         frames = self._first
-        try:
-            while frames and self._events is not None:
-                yield frames
-                frames = await self._events.read()
-        except BaseException:
-            self._exchange.close()
-            raise
+        while frames and self._events is not None:
+            yield frames
+            frames = await self._events.read()
 
     async def events(self) -> AsyncGenerator[dict[str, Any]]:
         """The events parsed; raises if the stream fails."""
@@ -83,5 +75,5 @@ class Answer:
     async def aclose(self) -> None:
         """Ends the exchange. Idempotent."""
         if self._events is not None and self._events.ended and not self._exchange.complete:
-            await self._exchange.drain(_DRAIN_SECONDS)
+            await self._exchange.drain(_DRAIN_S)
         self._exchange.close()

@@ -28,6 +28,8 @@ from gateway.upstream.http1 import HttpClient
 
 log = logging.getLogger(__name__)
 
+_RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+
 
 class CompletionPath:
     """From a validated call to an answer that has begun."""
@@ -76,7 +78,7 @@ class CompletionPath:
         try:
             if exchange.status != 200:
                 raise await _refusal(exchange, replica, call)
-            return await Answer.open(replica, exchange, call.stream)
+            return await Answer.open(exchange, call)
         except BaseException:
             exchange.close()
             raise
@@ -94,6 +96,7 @@ async def _refusal(exchange: Exchange, replica: Replica, call: Call) -> GatewayE
     if status == 400 and ("context_size" in kind or "context_length" in kind or "maximum context length" in message):
         return exceeded(call, replica.max_model_len, "the engine counted more")
     if 400 <= status < 500 and status not in {401, 403, 404, 405, 407}:
-        return UpstreamRejected(message, status=status)
+        retry = {name: exchange.headers.get(name.encode(), b"").decode("latin-1") for name in _RETRY_HEADERS}
+        return UpstreamRejected(message, status=status, headers={name: value for name, value in retry.items() if value})
     log.warning("replica %s answered %d: %s", replica.id, status, message)
     return UpstreamFailed(f"The engine of '{call.model}' failed (status {status}). Please try again.")

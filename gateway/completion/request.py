@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.errors import InvalidField, InvalidJSON
+from gateway import json_body
+from gateway.errors import InvalidField
 
 
 class _Body(BaseModel):
@@ -105,10 +106,7 @@ class Call:
     @classmethod
     def parse(cls, endpoint: Endpoint, body: bytes) -> "Call":
         """Raises InvalidJSON or InvalidField, with the field's name in `param`."""
-        try:
-            payload = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise InvalidJSON(f"The request body is not valid JSON: {error}.") from error
+        payload = json_body.parse(body)
         return cls(endpoint, _validated(endpoint, payload), body)
 
     @classmethod
@@ -122,6 +120,13 @@ class Call:
     @property
     def stream(self) -> bool:
         return bool(self.payload.get("stream"))
+
+    @property
+    def choices(self) -> int:
+        """How many answers it asks for."""
+        prompt = self.payload.get("prompt")
+        prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+        return prompts * (self.payload.get("n") or 1)
 
     def body_for(self, served_name: str) -> bytes:
         """The bytes for an engine that calls the model `served_name`."""

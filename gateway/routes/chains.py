@@ -19,7 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel
 
 from gateway.bridge import runs, untrusted
-from gateway.bridge.event_stream import EventStream
+from gateway.bridge.event_stream import EventStreamResponse
 from gateway.bridge.failures import published
 from gateway.bridge.langserve import PREFIX, ServedChain, unwrapped
 from gateway.errors import UnprocessableInput
@@ -140,19 +140,23 @@ def _add_streams(paths: _Paths, served: ServedChain) -> None:
 
     async def stream(body: stream_request, config_hash: ConfigHash) -> Response:
         config = served.config(body.config, config_hash)
-        return await EventStream.begin(runs.stream(served.chain, unwrapped(body.input), config))
+        return await EventStreamResponse.begin(runs.stream(served.chain, unwrapped(body.input), config))
 
     async def stream_log(body: log_request, config_hash: ConfigHash) -> Response:
         config = served.config(body.config, config_hash)
-        return await EventStream.begin(runs.stream_log(served.chain, unwrapped(body.input), config, _filters(body)))
+        return await EventStreamResponse.begin(
+            runs.stream_log(served.chain, unwrapped(body.input), config, _filters(body))
+        )
 
     async def stream_events(body: events_request, config_hash: ConfigHash) -> Response:
         config = served.config(body.config, config_hash)
-        return await EventStream.begin(runs.stream_events(served.chain, unwrapped(body.input), config, _filters(body)))
+        return await EventStreamResponse.begin(
+            runs.stream_events(served.chain, unwrapped(body.input), config, _filters(body))
+        )
 
-    paths.add("POST", "stream", stream, response_class=EventStream, status_code=200)
-    paths.add("POST", "stream_log", stream_log, response_class=EventStream, status_code=200)
-    paths.add("POST", "stream_events", stream_events, response_class=EventStream, status_code=200)
+    paths.add("POST", "stream", stream, response_class=EventStreamResponse, status_code=200)
+    paths.add("POST", "stream_log", stream_log, response_class=EventStreamResponse, status_code=200)
+    paths.add("POST", "stream_events", stream_events, response_class=EventStreamResponse, status_code=200)
 
 
 def _add_pages(paths: _Paths, served: ServedChain) -> None:

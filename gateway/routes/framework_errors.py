@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from gateway.errors import GatewayError, MethodNotAllowed, NotFound, UnprocessableInput, UpstreamRejected
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, UnprocessableInput
 
 
 def translate_framework_errors(app: FastAPI) -> None:
@@ -35,4 +35,6 @@ def _gateway_error(request: Request, error: HTTPException) -> GatewayError:
         return MethodNotAllowed(f"{request.url.path} does not take {request.method}.")
     if error.status_code == UnprocessableInput.status:
         return UnprocessableInput(str(error.detail))
-    return UpstreamRejected(str(error.detail), status=error.status_code)
+    if error.status_code < 500:
+        return InvalidRequest(f"{error.detail}.".replace("..", "."))
+    return GatewayError("Internal error.")

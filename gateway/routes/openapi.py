@@ -1,4 +1,7 @@
-"""The one OpenAPI document: FastAPI's own, and the completion endpoints, which are raw ASGI and unknown to it."""
+"""The one OpenAPI document: FastAPI's own, with what it does not know.
+
+The completion endpoints are raw ASGI, errors have one form on every route, and every route wants a key.
+"""
 
 from typing import Any
 
@@ -17,11 +20,16 @@ _ERROR = {
             "properties": {
                 "message": {"type": "string"},
                 "type": {"type": "string"},
-                "param": {"type": "string", "nullable": True},
-                "code": {"type": "string", "nullable": True},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
             },
         }
     },
+}
+
+_FAILURE = {
+    "description": "What is wrong, and what to do.",
+    "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
 }
 
 
@@ -39,11 +47,18 @@ def install(app: FastAPI) -> None:
             )
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas["Error"] = _ERROR
+            schemas.pop("HTTPValidationError", None)
+            schemas.pop("ValidationError", None)
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"key": []}]
             for endpoint in Endpoint:
                 model = endpoint.schema.model_json_schema(ref_template=_REF)
                 schemas |= model.pop("$defs", {})
                 schemas[endpoint.schema.__name__] = model
                 document["paths"][str(endpoint)] = {"post": _operation(endpoint)}
+            for operation in (operation for methods in document["paths"].values() for operation in methods.values()):
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = _FAILURE
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -65,9 +80,5 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         },
         "responses": {
             "200": {"description": "The engine's answer, in OpenAI's form.", "content": content},
-            "default": {
-                "description": "What is wrong, and what to do.",
-                "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
-            },
         },
     }

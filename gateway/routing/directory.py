@@ -20,8 +20,8 @@ from gateway.metrics import Metrics
 from gateway.routing.replica import Replica
 
 PREFIX = "{llmgw:directory}"
-RECORD_LIFETIME = 10.0
-POLL_SECONDS = 1.0
+EXPIRY_S = 10.0
+POLL_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Directory:
         return self._pools.keys()
 
     async def run(self) -> None:
-        """Follows the directory until cancelled: at once on a change, and every POLL_SECONDS."""
+        """Follows the directory until cancelled: at once on a change, and every POLL_S."""
         if self._redis is None:
             return
         while True:
@@ -63,14 +63,14 @@ class Directory:
                 await self._follow(self._redis)
             except (RedisError, OSError, TimeoutError) as error:
                 self._set_state("away", f"Redis is away ({type(error).__name__}); serving the last known replicas")
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(POLL_S)
 
     async def _follow(self, redis: Redis) -> None:
         async with redis.pubsub() as changes:
             await changes.subscribe(f"{PREFIX}:changes")
             while True:
                 await self._refresh(redis)
-                message = await changes.get_message(ignore_subscribe_messages=True, timeout=POLL_SECONDS)
+                message = await changes.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
                 while message is not None:
                     self._live.pop(_text(message["data"]), None)  # read anew just below: gone if it left
                     message = await changes.get_message(ignore_subscribe_messages=True, timeout=0.0)
@@ -80,7 +80,7 @@ class Directory:
         values = await redis.mget([f"{PREFIX}:replica:{id_}" for id_ in ids]) if ids else []
         now = asyncio.get_running_loop().time()
         if self.redis_state != "up":
-            self._keep_until = now + RECORD_LIFETIME
+            self._keep_until = now + EXPIRY_S
             self._set_state("up", "Redis answers")
         found = {id_: replica for id_, value in zip(ids, values, strict=True) if (replica := self._parse(id_, value))}
         self._live = {**self._live, **found} if now < self._keep_until else found

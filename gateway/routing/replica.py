@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.origin import Origin
 from gateway.settings import Upstream
-from gateway.upstream.http1 import Origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,36 +5,13 @@ It knows nothing of completions, of replicas' health or of failover; it gives on
 
 import asyncio
 import ssl
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from gateway.errors import ReplicaUnreachable
+from gateway.origin import Origin
 from gateway.upstream.connection import Connection, Timeouts
 from gateway.upstream.exchange import Exchange
 
 MAX_IDLE_CONNECTIONS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a server listens."""
-
-    host: str
-    port: int
-    tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> "Origin":
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{url!r} is not an http(s) URL")
-        tls = parts.scheme == "https"
-        return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
 class HttpClient:

@@ -21,22 +21,25 @@ _DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
 class EventStream:
     """The events of one exchange, as whole frames.
 
+    Args:
+        choices: how many answers the stream carries, each of which has to finish.
+
     Attributes:
         ended: the engine has said its last word.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, choices: int) -> None:
         self.ended = False
         self._exchange = exchange
         self._splitter = FrameSplitter()
-        self._finished = False
+        self._unfinished = choices
         self._error: StreamInterrupted | None = None
 
     async def read(self) -> bytes:
         """The frames that have arrived, at least one; `b""` once the stream has ended as it should.
 
         Raises:
-            StreamInterrupted: the engine reported an error, or ended before a `finish_reason`.
+            StreamInterrupted: the engine reported an error, or ended before every choice had a `finish_reason`.
             UpstreamFailed, DeadlineExceeded: the connection broke or stalled.
         """
         while not self.ended and (data := await self._exchange.read()):
@@ -45,7 +48,7 @@ class EventStream:
         self.ended = True
         if self._error is not None:
             raise self._error
-        if not self._finished:
+        if self._unfinished > 0:
             raise StreamInterrupted("The engine ended its stream before the answer was complete. Please try again.")
         return b""
 
@@ -53,7 +56,7 @@ class EventStream:
         if error := _ERROR.search(frames):
             self.ended, self._error = True, _reported(frames[error.start() :])
             return frames[: error.start()]
-        self._finished = self._finished or _FINISHED.search(frames) is not None
+        self._unfinished -= len(_FINISHED.findall(frames))
         if done := _DONE.search(frames):
             self.ended = True
             return frames[: done.start()]

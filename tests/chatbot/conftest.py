@@ -14,7 +14,7 @@ from tests.chatbot.upstream import Upstream, scripted_upstream
 
 @contextmanager
 def child(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python process that ends when its standard input does."""
+    """A Python process that is ended here if it has not ended by itself."""
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments],
         stdin=subprocess.PIPE,
@@ -26,6 +26,7 @@ def child(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]
     try:
         yield process
     finally:
+        process.terminate()
         process.communicate(timeout=20)
 
 

@@ -17,7 +17,7 @@ BAD = {
         400,
     ),
     "openai, too large": ("/v1/chat/completions", b" " * (8 << 20) + b"{}", 413),
-    "chain, no JSON": ("/chains/chat/invoke", b"{", 422),
+    "chain, no JSON": ("/chains/chat/invoke", b"{", 400),
     "chain, no input": ("/chains/chat/invoke", {"input": {}}, 422),
     "chain, wrong type": ("/chains/chat/stream", {"input": {"input": 3}}, 422),
     "chain, bad batch": ("/chains/chat/batch", {"inputs": [{"input": 3}]}, 422),

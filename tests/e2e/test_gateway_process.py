@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 
 from tests.e2e.stack import CHAT_MODEL, free_port
 from tests.polling import eventually
+from tests.sources import ROOT
 
 KEY = "sk-llmgw-test"
 
@@ -23,9 +25,7 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self.port}"
         environment = stack.environment | {"LLMGW_REDIS_URL": stack.redis_url}
         argv = [sys.executable, "-m", "gateway.cli", "gateway", "--config", str(config), "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            [*argv, *arguments], env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        self.process = subprocess.Popen([*argv, *arguments], env=environment, stderr=subprocess.DEVNULL)
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
@@ -54,7 +54,6 @@ async def gateway(stack, config):
     yield gateway
     gateway.process.kill()
     gateway.process.wait()
-    gateway.process.stdin.close()
 
 
 async def test_serves_the_clusters_models_to_who_has_a_key(gateway):
@@ -86,16 +85,13 @@ async def test_metrics_are_summed_over_the_workers(gateway):
     await eventually(counted)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGKILL", "end of stdin"])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
 async def test_no_worker_outlives_it(gateway, how):
     workers = gateway.workers()
-    if how == "end of stdin":
-        gateway.process.stdin.close()
-    else:
-        gateway.process.send_signal(signal.Signals[how])
+    gateway.process.send_signal(how)
     gateway.process.wait(60)
     await eventually(lambda: not any(worker.is_running() for worker in workers))
-    assert gateway.process.returncode == (-signal.SIGKILL if how == "SIGKILL" else 0)
+    assert gateway.process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 0)
 
 
 def refuse(*arguments: str, **environment: str) -> str:
@@ -107,6 +103,13 @@ def refuse(*arguments: str, **environment: str) -> str:
     assert "Traceback" not in done.stderr
     (line,) = done.stderr.strip().splitlines()
     return line
+
+
+def test_a_chain_that_does_not_load_is_one_line_that_names_it(tmp_path):
+    shutil.copytree(ROOT / "chains", tmp_path / "chains")
+    (tmp_path / "chains" / "broken.py").write_text('"""A chain."""\n\n1 / 0\n')
+    line = refuse("gateway", "--port", str(free_port()), PYTHONPATH=str(tmp_path))
+    assert "broken.py: ZeroDivisionError" in line
 
 
 def test_another_address_without_keys_is_refused():

@@ -76,7 +76,21 @@ def test_what_cannot_work_is_one_clear_line(tmp_path, folder, model, words):
     assert stack.processes() == []
 
 
+def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "gateway.cli", "doctor", *arguments], capture_output=True, text=True)
+
+
 def test_doctor_tells_what_is_here():
-    done = subprocess.run([sys.executable, "-m", "gateway.cli", "doctor"], capture_output=True, text=True)
+    done = doctor()
     for subject in ("Python", "machine", "ray", "cluster file", "models", "Redis", "address"):
-        assert f" {subject} " in done.stdout
+        assert f" ✓ {subject} " in done.stdout
+    assert done.returncode == 0
+
+
+def test_doctor_tells_what_is_missing(tmp_path):
+    config = tmp_path / "cluster.yaml"
+    config.write_text("models:\n  - {name: m, engine: llamacpp, source: /nowhere/m.gguf, max_model_len: 64}\n")
+    done = doctor("--config", str(config))
+    assert done.returncode == 1
+    assert " ✗ models " in done.stdout
+    assert "/nowhere/m.gguf" in done.stdout

@@ -134,8 +134,8 @@ async def test_structured_output(model: GatewayChatModel, path: ScriptedPath) ->
         (PermissionDenied("No."), lc.ModelPermissionDeniedError),
         (NoReplica("No."), lc.ModelConnectionError),
         (DeadlineExceeded("Late."), lc.ModelTimeoutError),
-        (UpstreamRejected("Slow down.", status=429), lc.ModelRateLimitError),
-        (UpstreamRejected("No.", status=400), lc.ModelInvalidRequestError),
+        (UpstreamRejected("Slow down.", status=429, headers={}), lc.ModelRateLimitError),
+        (UpstreamRejected("No.", status=400, headers={}), lc.ModelInvalidRequestError),
         (StreamInterrupted("Cut."), lc.ModelAPIError),
     ],
 )

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from gateway.errors import DeadlineExceeded, ReplicaUnreachable, UpstreamFailed
+from gateway.origin import Origin
 from gateway.upstream.connection import Timeouts
 from gateway.upstream.exchange import HIGH_WATER_BYTES
-from gateway.upstream.http1 import HttpClient, Origin
+from gateway.upstream.http1 import HttpClient
 from tests.gateway.raw_server import END, STREAM_HEAD, RawServer, chunk, raw_server, sized
 
 

@@ -121,6 +121,13 @@ async def test_a_stream_that_failed_ends_in_an_error_and_never_in_done(upstream)
     assert b"[DONE]" not in answer.content
 
 
+@pytest.mark.parametrize("finishes", [1, 2])
+async def test_every_choice_has_to_finish(finishes):
+    answer = await ask(stream(token("a"), *[token("", "stop")] * finishes, DONE), STREAM | {"n": 2})
+    assert (b"[DONE]" in answer.content) is (finishes == 2)
+    assert (b"stream_interrupted" in answer.content) is (finishes == 1)
+
+
 async def test_content_that_looks_like_the_end_is_content():
     text = token('\\"finish_reason\\": \\"stop\\" data: [DONE]')
     answer = await ask(stream(text), STREAM)
@@ -161,6 +168,11 @@ async def test_the_engines_own_refusals_are_passed_on(status):
     assert answer.json()["error"]["message"] == "temperature is too high"
 
 
+async def test_an_engines_retry_headers_are_passed_on():
+    answer = await ask(b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\n{}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -177,14 +189,13 @@ async def test_the_engines_verdict_on_the_context_has_one_form(error):
 
 
 async def test_replicas_take_turns_and_stand_in_for_each_other():
-    async with raw_server(sized(b'{"one":1}')) as one, raw_server(sized(b'{"two":1}')) as two, raw_server() as dead:
+    async with raw_server() as dead:
         pass
     async with raw_server(sized(b'{"one":1}')) as one, raw_server(sized(b'{"two":1}')) as two:
         async with gateway(one.url, dead.url, two.url) as base:
-            answers = [(await post(base, BODY)).json() for _ in range(6)]
-    assert len(one.requests) == 2
-    assert len(two.requests) == 4
-    assert len(answers) == 6
+            answers = [(await post(base, BODY)).status_code for _ in range(6)]
+    assert answers == [200] * 6
+    assert (len(one.requests), len(two.requests)) == (2, 4)
 
 
 async def test_nobody_reachable_is_a_503_that_says_when_to_come_back():
@@ -193,6 +204,7 @@ async def test_nobody_reachable_is_a_503_that_says_when_to_come_back():
     async with gateway(dead.url) as base:
         answer = await post(base, STREAM)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert (answer.headers["retry-after-ms"], answer.headers["x-should-retry"]) == ("1000", "true")
     assert answer.json()["error"]["code"] == "no_replica"
 
 
@@ -214,7 +226,10 @@ async def test_a_client_that_leaves_ends_the_call_to_the_engine(body, begun):
 BAD = {
     "no JSON": (b"{", "invalid_json", None),
     "nothing": (b"", "invalid_json", None),
-    "deep": (b'{"model":"m","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json", None),
+    **{
+        f"{depth} deep": (b'{"model":"m","messages":' + b"[" * depth + b"]" * depth + b"}", "invalid_json", None)
+        for depth in (65, 300, 1_000, 100_000)
+    },
     "not UTF-8": (b'{"model":"\xff"}', "invalid_json", None),
     "a list": ([], "invalid_value", None),
     "no model": ({"messages": BODY["messages"]}, "invalid_value", "model"),
@@ -279,7 +294,7 @@ async def test_a_body_over_the_limit_is_a_413(chunked):
 
 
 async def test_a_body_that_never_comes_is_a_408():
-    async with raw_server() as server, gateway(server.url, body_timeout=0.2) as base:
+    async with raw_server() as server, gateway(server.url, body_timeout_s=0.2) as base:
         reader, writer = await raw_post(base, CHAT, b"")
         writer.close()
         host, port = base.removeprefix("http://").split(":")
@@ -325,3 +340,24 @@ async def test_unknown_routes_and_methods_speak_the_same_language():
         missing, wrong = await client.get("/v1/nothing"), await client.get(CHAT)
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+
+
+async def test_no_path_can_forge_a_line_of_the_access_log(caplog):
+    caplog.set_level("INFO", "gateway.access")
+    async with raw_server() as server, gateway(server.url) as base, httpx.AsyncClient(base_url=base) as client:
+        await client.get("/x%0a2026-01-01 INFO gateway.access FORGED")
+    assert [record.getMessage().count("\n") for record in caplog.records if record.name == "gateway.access"] == [0]
+
+
+async def test_ready_means_that_every_configured_model_has_a_replica():
+    async with raw_server() as server:
+        for models, status in ((["m"], 200), (["m", "other"], 503)):
+            async with gateway(server.url, models=models) as base, httpx.AsyncClient(base_url=base) as client:
+                answer = await client.get("/health/ready")
+            assert (answer.status_code, answer.json()["models_without_replica"]) == (status, models[1:])
+
+
+async def test_a_configured_model_without_a_replica_is_a_503_and_not_unknown():
+    async with raw_server() as server, gateway(server.url, models=["m", "other"]) as base:
+        answer = await post(base, BODY | {"model": "other"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica")

@@ -67,15 +67,31 @@ def test_another_address_than_loopback_needs_keys_or_a_word(values):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("[]", "mapping"), ("a: [", "not valid YAML"), ("gateway: {prot: 1}", "prot")]
+    ("content", "words"),
+    [
+        (b"[]", "mapping"),
+        (b"3", "mapping"),
+        (b"gateway: [1]", "mapping"),
+        (b"models: 3", "a list"),
+        (b"a: [", "cluster.yaml"),
+        (b"gateway: {prot: 1}", "prot"),
+        (b"\xff\xfe", "cluster.yaml"),
+    ],
 )
-def test_a_file_that_cannot_be_read_says_why(tmp_path, text, words):
+def test_a_file_that_cannot_be_read_says_why_in_one_line(tmp_path, content, words):
     path = tmp_path / "cluster.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=words):
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as raised:
         Settings.load(config=path)
+    assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match="No such file"):
         Settings.load(config=tmp_path / "none.yaml")
+
+
+def test_a_variable_that_cannot_be_read_says_which(monkeypatch):
+    monkeypatch.setenv("LLMGW_KEYS", "not JSON")
+    with pytest.raises(ConfigError, match="keys"):
+        Settings.load()
 
 
 def test_secrets_do_not_show():

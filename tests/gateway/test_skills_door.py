@@ -121,7 +121,7 @@ async def test_json_types_arrive_as_they_are(door: Door) -> None:
         ("/time/now", b"", 400, None),
         ("/time/now", b'{"zone": "\\ud800"}', 400, None),
         ("/time/now", b"[]", 422, None),
-        ("/time/now", b"[" * 500 + b"]" * 500, 422, None),
+        ("/time/now", b"[" * 500 + b"]" * 500, 400, None),
         ("/time/now", {"zone": 5}, 422, "zone"),
         ("/time/now", {"zone": None}, 422, "zone"),
         ("/time/now", {"zone": "../../etc/passwd"}, 422, "zone"),

@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langserve import RemoteRunnable
 from openapi_spec_validator import validate
 
-from gateway.bridge.event_stream import EventStream
+from gateway.bridge.event_stream import EventStreamResponse
 from tests.gateway.chains_door.door import EXTRA, TURN, Door, hashed, request
 from tests.gateway.doors import sse
 from tests.gateway.scripted_path import MODEL, Script
@@ -56,7 +56,7 @@ async def test_stream_on_the_wire(door: Door) -> None:
 
 
 async def test_a_thinking_model_is_pinged(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EventStream, "ping_seconds", 0.01)
+    monkeypatch.setattr(EventStreamResponse, "ping_seconds", 0.01)
     hold = asyncio.Event()
     door.path.reply = lambda call: Script(hold=hold)
     text = ""

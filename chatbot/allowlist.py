@@ -42,7 +42,7 @@ _HEADERS = {
 }
 
 
-class Guard:
+class Allowlist:
     """Pure ASGI. `hosts` are the names the page answers to; none given means any.
 
     With a loopback address the list must be given: else another site could point its own name at 127.0.0.1 and use
