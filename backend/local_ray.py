@@ -14,9 +14,12 @@ from backend.ports import LOOPBACK, free_port
 from backend.preflight import machine_cpus
 
 OBJECT_STORE_BYTES = 100 * 2**20
-# Ray's unix sockets lie 66 bytes below its folder, and a socket's path has 107 at most.
+# Ray's unix sockets lie 83 bytes below this, and a socket's path has 107 at most.
 LONGEST_FOLDER = 24
 ENVIRONMENT = {
+    # What its name does not say: only so Ray leaves 127.0.0.1 as it is, and does not put the machine's own address in
+    # its place, for itself and for everything it starts.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # GCS, raylet and worker ports listen on every interface, whatever the node's address is: no call without the token.
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,6 +32,8 @@ class LocalRay:
     def __init__(self) -> None:
         folder = tempfile.gettempdir()
         self._folder = tempfile.mkdtemp(prefix="llmgw-", dir=folder if len(folder) <= LONGEST_FOLDER else "/tmp")  # noqa: S108
+        # Ray opens its own folder to every user; ours around it stays closed.
+        self._ray_folder = os.path.join(self._folder, "r")
 
     def start(self) -> None:
         os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -43,7 +48,7 @@ class LocalRay:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _node_ip_address=LOOPBACK,
-            _temp_dir=self._folder,
+            _temp_dir=self._ray_folder,
         )
 
     def start_serve(self, port: int) -> str:

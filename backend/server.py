@@ -15,6 +15,7 @@ from backend.ports import LOOPBACK, free_port
 from backend.spec import ModelSpec
 
 TAIL_LINES = 20
+NOT_FOR_ENGINES = {"RAY_AUTH_TOKEN", "LLMGW_REDIS_URL"}
 # From SIGTERM to SIGKILL.
 GRACE_S = 5
 POLL_S = 0.05
@@ -127,6 +128,6 @@ async def _spawn(launch: Launch) -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=os.environ | launch.env,
+        env={name: value for name, value in os.environ.items() if name not in NOT_FOR_ENGINES} | dict(launch.env),
         start_new_session=True,
     )

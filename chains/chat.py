@@ -1,13 +1,29 @@
 """A conversation: a system prompt, the history so far and the next input, answered with a string."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, SystemMessage, convert_to_openai_messages
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from chains import Chain, Model, Services
+
+# What an OpenAI message may consist of. LangChain reads other providers' blocks too, and fails late on malformed ones.
+_BLOCKS = ("text", "image_url", "input_audio", "file")
+
+
+def _readable(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """A message that the model can be sent. LangChain's own check raises what it likes, not only ValueErrors."""
+    try:
+        message = validate(value)
+        blocks = message.content if isinstance(message.content, list) else []
+        if any(isinstance(block, dict) and block.get("type") not in _BLOCKS for block in blocks):
+            raise ValueError(f"a content block is none of {', '.join(_BLOCKS)}")
+        convert_to_openai_messages(message)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("not a message of a known form") from error
+    return message
 
 
 class ChatInput(BaseModel):
@@ -15,7 +31,9 @@ class ChatInput(BaseModel):
 
     input: str = Field(min_length=1, description="What the user says now.")
     system: str = Field(default="You are a helpful assistant.", description="How the assistant should behave.")
-    history: list[AnyMessage] = Field(default=[], description="The conversation so far, oldest message first.")
+    history: list[Annotated[AnyMessage, WrapValidator(_readable)]] = Field(
+        default=[], description="The conversation so far, oldest message first."
+    )
 
 
 def build(model: Model, services: Services) -> Chain:

@@ -15,7 +15,8 @@
       UnprocessableInput             422  a chain's or a skill's input does not fit its schema
       UpstreamRejected               4xx  the engine's own verdict on the request
       UpstreamFailed                 502  the engine answered, but not with an answer
-        ReplicaUnreachable                not one byte came: another replica may be asked
+        ReplicaUnreachable                no connection: another replica is asked
+        ReplicaSilent                     closed without an answer: one other replica is asked
         StreamInterrupted                 a stream that began and did not finish
       NoReplica                      503  nobody is there to answer
       DeadlineExceeded               504  the engine did not go on in time
@@ -145,6 +146,12 @@ class UpstreamFailed(GatewayError):
 
 class ReplicaUnreachable(UpstreamFailed):
     code = "replica_unreachable"
+
+
+class ReplicaSilent(UpstreamFailed):
+    code = "replica_silent"
+    # A request that ends two engines would end a third.
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class StreamInterrupted(UpstreamFailed):

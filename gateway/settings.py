@@ -26,6 +26,13 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message names the place and the remedy."""
 
 
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Key(BaseModel):
     """An API key, known by its hash only.
 
@@ -48,6 +55,12 @@ class Key(BaseModel):
 def _check_url(url: str) -> str:
     Origin.parse(url)
     return url.rstrip("/")
+
+
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
+    return url
 
 
 class Upstream(BaseModel):
@@ -108,7 +121,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on.")
     workers: int = Field(default=2, ge=1, le=256, description="Worker processes.")
     insecure: bool = Field(default=False, description="Serve another address than loopback without any key.")
-    redis_url: SecretStr | None = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = Field(
         default=None,
         description="Where Redis is (`redis://`, `rediss://`, `unix://`). Without it only `upstreams` are served.",
     )
@@ -165,9 +178,4 @@ class Settings(BaseSettings):
 
     @property
     def loopback(self) -> bool:
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)

@@ -18,6 +18,8 @@ from backend.engines._whole_answer import whole
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY_BYTES = 64 * 2**20
+# Of each token; the whole vocabulary for each of a thousand tokens would be gigabytes.
+MAX_LOGPROBS = 20
 METRICS_TYPE = "text/plain; version=0.0.4"
 
 
@@ -122,8 +124,11 @@ def _sse(event: Json) -> bytes:
 async def _body(request: web.Request) -> Json:
     try:
         body = json.loads(await request.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected(400, f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise Rejected(400, "the body must be a JSON object")
+    for name in ("logprobs", "top_logprobs", "n_probs"):
+        if isinstance(body.get(name), int) and body[name] > MAX_LOGPROBS:
+            raise Rejected(400, f"{name} must be at most {MAX_LOGPROBS}")
     return body

@@ -23,7 +23,7 @@ def decode(segment: str) -> dict[str, Any]:
         raise UnprocessableInput(f"The config hash is longer than {MAX_HASH_CHARS} characters.", param="config_hash")
     try:
         text = LZString.decompressFromEncodedURIComponent(segment)  # type: ignore[no-untyped-call]
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, UnboundLocalError) as error:  # its ways to say no
         raise UnprocessableInput("The config hash is not LZString.", param="config_hash") from error
     if not text:
         raise UnprocessableInput("The config hash is not LZString.", param="config_hash")

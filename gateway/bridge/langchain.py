@@ -138,7 +138,12 @@ class GatewayChatModel(BaseChatModel):
 def _wire(messages: list[BaseMessage]) -> Any:
     try:
         return convert_to_openai_messages(messages)
-    except (ValueError, KeyError, TypeError) as error:  # what LangChain raises for a content block it cannot read
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # what LangChain raises for a content block it cannot read
         raise InvalidField("A message has a content block of an unknown form.", param="messages") from error
 
 

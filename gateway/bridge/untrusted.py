@@ -1,7 +1,8 @@
-"""Input from outside on its way into LangChain and Semantic Kernel: nothing but data.
+"""Input from outside on its way into LangChain and Semantic Kernel: nothing but data, and not too much of it.
 
-Both load LangChain's own serialization format (`{"lc": 1, "type": "constructor", ...}`) in places, its tracers among
-them, and would turn it into objects (CVE-2025-68664); it is refused before either library sees it.
+A validator tells of every wrong item of a list, so a list is bounded before one sees it. Both libraries load
+LangChain's own serialization format (`{"lc": 1, "type": "constructor", ...}`) in places, its tracers among them, and
+would turn it into objects (CVE-2025-68664); it is refused before either library sees it.
 """
 
 from typing import Any
@@ -9,25 +10,30 @@ from typing import Any
 from gateway import json_body
 from gateway.errors import UnprocessableInput
 
+MAX_ITEMS = 10_000
+
 
 def loads(data: bytes, what: str = "request body", param: str | None = None) -> Any:
     """Parses JSON.
 
     Raises:
         InvalidJSON: not JSON, or nested too deeply.
-        UnprocessableInput: it names an object to construct.
+        UnprocessableInput: it holds a list that is too long, or names an object to construct.
     """
     value = json_body.parse(data, what, param)
-    if b'"lc"' in data or b"\\u" in data:  # the name may be written with escapes
-        _refuse_objects(value, param)
+    # The name may be written with escapes.
+    if b'"lc"' in data or b"\\u" in data or data.count(b",") >= MAX_ITEMS:
+        _check(value, param)
     return value
 
 
-def _refuse_objects(value: Any, param: str | None) -> None:
+def _check(value: Any, param: str | None) -> None:
     if isinstance(value, dict):
         if "lc" in value and "type" in value:
             raise UnprocessableInput("Serialized LangChain objects are not accepted.", param=param)
         value = list(value.values())
+    elif isinstance(value, list) and len(value) > MAX_ITEMS:
+        raise UnprocessableInput(f"A list is longer than {MAX_ITEMS} items.", param=param)
     if isinstance(value, list):
         for item in value:
-            _refuse_objects(item, param)
+            _check(item, param)

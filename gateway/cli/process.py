@@ -6,7 +6,6 @@ ends: it does when we do, however we end.
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -36,7 +35,7 @@ class Process:
         with log.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "backend.guard", str(grace_s), "--", *argv),
-                env={**os.environ, **environment},
+                env=environment,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import os
 import secrets
 import signal
 import sys
@@ -22,6 +23,7 @@ from gateway.settings import Settings
 # What a part may take to end by itself once it is told: Ray stops engines and a dozen processes.
 GRACE_S = {"redis": 10.0, "backend": 30.0, "chat": 5.0}
 READY_S = 30.0
+_SECRETS = ("LLMGW_REDIS_URL", "LLMGW_ENGINE_KEY")
 LONGEST_FOLDER = 64
 
 
@@ -55,7 +57,7 @@ class Stack:
         self._plan = plan
         self._report = report
         self._processes: dict[str, Process] = {}  # in the order of their start
-        self._environment: dict[str, str] = {}
+        self._secrets: dict[str, str] = {}
 
     async def run(self, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
         """Starts everything, calls `ready`, and returns after SIGINT, SIGTERM or SIGHUP and an orderly end.
@@ -80,12 +82,7 @@ class Stack:
         await _ping(url)
         self._report("Redis", time.monotonic() - started)
         key = settings.engine_key.get_secret_value() if settings.engine_key else secrets.token_urlsafe(32)
-        self._environment = {
-            "LLMGW_REDIS_URL": url,
-            "LLMGW_ENGINE_KEY": key,
-            "LLMGW_HOME": str(self._plan.settings.home),
-            "LLMGW_CONFIG": str(self._plan.config),
-        }
+        self._secrets = {"LLMGW_REDIS_URL": url, "LLMGW_ENGINE_KEY": key}
         parts = [self._start_backend(), self._start_gateway()]
         if self._plan.chat_port is not None:
             parts.append(self._start_chat(self._plan.chat_port))
@@ -155,8 +152,14 @@ class Stack:
     async def _spawn(self, name: str, argv: list[str]) -> Process:
         log = self._plan.settings.home / "logs" / f"{name}.log"
         grace_s = GRACE_S.get(name, self._plan.settings.drain_timeout_s + 5.0)
-        process = self._processes[name] = await Process.start(name, argv, self._environment, log, grace_s)
+        process = self._processes[name] = await Process.start(name, argv, self._environment(name), log, grace_s)
         return process
+
+    def _environment(self, name: str) -> dict[str, str]:
+        """Secrets go to the parts that use them, and to no other."""
+        environment = {variable: value for variable, value in os.environ.items() if variable not in _SECRETS}
+        environment |= {"LLMGW_HOME": str(self._plan.settings.home), "LLMGW_CONFIG": str(self._plan.config)}
+        return environment | self._secrets if name in ("backend", "gateway") else environment
 
     @staticmethod
     async def _ended(process: Process) -> None:

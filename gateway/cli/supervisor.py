@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 log = logging.getLogger("gateway")
@@ -13,6 +14,7 @@ log = logging.getLogger("gateway")
 # Workers that die this young, this many in a row, have a fault that another start does not mend.
 _SHORT_LIFE_S = 5.0
 _SHORT_LIVES = 5
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Supervisor:
@@ -27,7 +29,7 @@ class Supervisor:
         self._leash = os.pipe()
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP_SIGNALS:
             signal.signal(number, self._on_signal)
         for _ in range(self._count):
             self._fork()
@@ -37,12 +39,18 @@ class Supervisor:
         return 1 if self._short_lives >= _SHORT_LIVES else 0
 
     def _fork(self) -> None:
+        if self._stopping:
+            return
+        # Between the fork and its bookkeeping a signal would be lost, here or in the child.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         pid = os.fork()
         if pid:
             self._born[pid] = time.monotonic()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
             return
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         os.close(self._leash[1])
         threading.Thread(target=_stop_at_end_of, args=(self._leash[0],), daemon=True).start()
         status = 1
@@ -73,7 +81,8 @@ class Supervisor:
     def _stop(self, number: signal.Signals) -> None:
         self._stopping = True
         for pid in self._born:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # reaped, and not yet buried
+                os.kill(pid, number)
 
 
 def _stop_at_end_of(descriptor: int) -> None:

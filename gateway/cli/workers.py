@@ -46,10 +46,13 @@ def serve(settings: Settings) -> int:
 def _work(app: "ASGIApp", settings: Settings, port: int) -> None:
     import uvicorn
 
+    from gateway.cli.protocol import BoundedProtocol
+
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -13,6 +13,7 @@ from gateway.upstream.sse import payloads
 
 # How long the end of a finished stream may take before its connection is given up.
 _DRAIN_S = 0.05
+_MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
 class Answer:
@@ -36,14 +37,20 @@ class Answer:
         content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
         if not content_type.startswith("text/event-stream"):
             raise UpstreamFailed(f"The engine answered a stream request with {content_type or 'no content type'}.")
-        events = EventStream(exchange, call.choices)
-        return cls(exchange, events, await events.read())
+        events, first = EventStream(exchange, call.choices), b""
+        while b"data:" not in first:  # a comment, such as a ping, promises nothing
+            first += (frames := await events.read())
+            if not frames:
+                break
+        return cls(exchange, events, first)
 
     async def body(self) -> bytes:
         """A whole answer, as the engine wrote it."""
-        body = await self._exchange.body()
+        body = await self._exchange.body(_MAX_BODY_BYTES)
         if body.startswith((b'{"error"', b'{"object":"error"')):
             raise UpstreamFailed("The engine answered with an error under a status of success.")
+        if not body.rstrip().endswith(b"}"):
+            raise UpstreamFailed("The engine's answer is not a whole JSON object.")
         return body
 
     async def json(self) -> dict[str, Any]:
@@ -74,6 +81,8 @@ class Answer:
 
     async def aclose(self) -> None:
         """Ends the exchange. Idempotent."""
-        if self._events is not None and self._events.ended and not self._exchange.complete:
-            await self._exchange.drain(_DRAIN_S)
-        self._exchange.close()
+        try:
+            if self._events is not None and self._events.ended and not self._exchange.complete:
+                await self._exchange.drain(_DRAIN_S)
+        finally:
+            self._exchange.close()

@@ -16,6 +16,7 @@ from gateway.errors import (
     GatewayError,
     InvalidRequest,
     NoReplica,
+    ReplicaSilent,
     ReplicaUnreachable,
     UpstreamFailed,
     UpstreamRejected,
@@ -28,6 +29,9 @@ from gateway.upstream.http1 import HttpClient
 
 log = logging.getLogger(__name__)
 
+# A request may be what ends an engine; it does not get to try them all.
+_MAX_SILENT = 2
+_MAX_ERROR_BYTES = 1024 * 1024
 _RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
@@ -49,15 +53,19 @@ class CompletionPath:
         model = self.catalog.model(call.model, context)
         pool = self._candidates(call, model)
         check_fits(call, model.max_model_len)
+        silent = 0
         for replica in self._router.order(model.name, pool):
             try:
                 return await self._ask(replica, call, context)
-            except ReplicaUnreachable as error:
-                log.info("replica %s is unreachable: %s", replica.id, error)
+            except (ReplicaUnreachable, ReplicaSilent) as error:
+                self._metrics.upstream_errors.labels(model.name, error.code).inc()
+                log.info("replica %s: %s", replica.id, error)
+                silent += isinstance(error, ReplicaSilent)
+                if silent == _MAX_SILENT:
+                    raise
             except (UpstreamFailed, UpstreamRejected) as error:
                 self._metrics.upstream_errors.labels(model.name, error.code or error.status).inc()
                 raise
-            self._metrics.upstream_errors.labels(model.name, ReplicaUnreachable.code).inc()
         raise NoReplica(f"No replica of '{model.name}' can be reached at the moment. Please try again.")
 
     def _candidates(self, call: Call, model: ModelInfo) -> list[Replica]:
@@ -88,7 +96,7 @@ async def _refusal(exchange: Exchange, replica: Replica, call: Call) -> GatewayE
     """An engine's error status in our terms: the client's fault is passed on, the cluster's is not shown."""
     status, message, kind = exchange.status, "", ""
     try:
-        error = orjson.loads(await exchange.body())
+        error = orjson.loads(await exchange.body(_MAX_ERROR_BYTES))
         error = error.get("error", error)
         message, kind = str(error["message"]), f"{error.get('type')} {error.get('code')}"
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):

@@ -7,13 +7,21 @@ Source: https://platform.openai.com/docs/api-reference
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway import json_body
 from gateway.errors import InvalidField
+
+T = TypeVar("T")
+# The first wrong item is told, not each of a million.
+Many = Annotated[list[T], Field(fail_fast=True)]
+Texts = str | Many[str] | Many[int] | Many[Many[int]]
+
+# vLLM's own default bound; without one, a short request is answered with gigabytes.
+_MAX_LOGPROBS = 20
 
 
 class _Body(BaseModel):
@@ -33,7 +41,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     role: str = Field(min_length=1)
-    content: str | list[ContentPart] | None = None
+    content: str | Many[ContentPart] | None = None
 
 
 class StreamOptions(BaseModel):
@@ -48,22 +56,24 @@ class _Generation(_Body):
     max_tokens: int | None = Field(default=None, ge=0)
     temperature: float | None = Field(default=None, ge=0)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    n: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=128)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
 
 
 class ChatCompletionRequest(_Generation):
-    messages: list[Message] = Field(min_length=1)
+    messages: Many[Message] = Field(min_length=1)
+    top_logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
     max_completion_tokens: int | None = Field(default=None, ge=0)
 
 
 class CompletionRequest(_Generation):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Texts
+    logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
 
 
 class EmbeddingRequest(_Body):
-    input: str | list[str] | list[int] | list[list[int]] = Field(min_length=1)
+    input: Texts = Field(min_length=1)
 
 
 class Endpoint(StrEnum):
@@ -119,12 +129,12 @@ class Call:
 
     @property
     def stream(self) -> bool:
-        return bool(self.payload.get("stream"))
+        return self.endpoint is not Endpoint.EMBEDDINGS and bool(self.payload.get("stream"))
 
     @property
     def choices(self) -> int:
         """How many answers it asks for."""
-        prompt = self.payload.get("prompt")
+        prompt = self.payload.get("prompt") if self.endpoint is Endpoint.COMPLETIONS else None
         prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
         return prompts * (self.payload.get("n") or 1)
 

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 from gateway.context import RequestContext, current
 from gateway.errors import AuthenticationError, PermissionDenied
 from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send
-from gateway.settings import Key
+from gateway.settings import Key, is_loopback
 
 PUBLIC_PATHS = frozenset({"/health/live", "/health/ready"})
 KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Authentication:
@@ -67,7 +66,7 @@ def _presented_keys(scope: Scope) -> Iterable[bytes]:
 
 def _check_loopback(scope: Scope) -> None:
     for name, value in scope["headers"]:
-        if name in (b"host", b"origin") and _hostname(value) not in LOOPBACK_NAMES:
+        if name in (b"host", b"origin") and not is_loopback(_hostname(value) or ""):
             raise PermissionDenied("Without API keys only programs on this machine are served; define keys to open it.")
 
 

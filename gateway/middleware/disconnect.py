@@ -1,5 +1,5 @@
 """Cancels a request's task when its client goes away, whatever the route: who runs below only has to let
-CancelledError through, and the engine stops. Works from the end of the request body on."""
+CancelledError through, and the engine stops."""
 
 import asyncio
 
@@ -20,8 +20,14 @@ class CancelOnDisconnect:
             await self._app(scope, receive, send)
             return
         watch = _Watch(receive, task)
+
+        async def send_until_last(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                watch.stop()  # the server reports the end of the response as a disconnect, too
+            await send(message)
+
         try:
-            await self._app(scope, watch.receive, send)
+            await self._app(scope, watch.receive, send_until_last)
         except asyncio.CancelledError:
             if not watch.gone.is_set():
                 raise
@@ -43,7 +49,10 @@ class _Watch:
             await self.gone.wait()
             return {"type": "http.disconnect"}
         message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
+        if message["type"] == "http.disconnect":
+            self.gone.set()
+            raise asyncio.CancelledError  # at once: half a body must not be taken for a whole one
+        if not message.get("more_body", False):
             self._watcher = asyncio.create_task(self._wait())
         return message
 

@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from gateway.completion.catalog import Catalog
+from gateway.context import current
+from gateway.errors import PermissionDenied
 from gateway.metrics import Metrics
 from gateway.routing.directory import Directory
 
@@ -20,7 +22,7 @@ def router(directory: Directory, catalog: Catalog, metrics: Metrics) -> APIRoute
     @routes.get("/health/ready")
     async def ready(response: Response) -> dict[str, Any]:
         """200 when Redis has answered or is declared away, and every configured model has a replica; else 503."""
-        missing = catalog.missing()
+        missing = len(catalog.missing())  # and not which: this route is open to all
         is_ready = directory.redis_state != "unknown" and not missing
         response.status_code = 200 if is_ready else 503
         status = "ready" if is_ready else "starting"
@@ -28,7 +30,9 @@ def router(directory: Directory, catalog: Catalog, metrics: Metrics) -> APIRoute
 
     @routes.get("/metrics", response_class=Response)
     async def prometheus() -> Response:
-        """Prometheus text, summed over this gateway's workers."""
+        """Prometheus text, summed over this gateway's workers; for keys that are not restricted to some models."""
+        if current.get().models is not None:
+            raise PermissionDenied("This key may not read metrics: they tell of other tenants and models.")
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes

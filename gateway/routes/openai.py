@@ -3,6 +3,7 @@
 Source: https://platform.openai.com/docs/api-reference
 """
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,7 +14,7 @@ from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog, ModelInfo
 from gateway.completion.request import Call, Endpoint
 from gateway.context import current
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StreamInterrupted
 from gateway.middleware.asgi import Receive, Scope, Send, respond
 from gateway.upstream.sse import DONE
 
@@ -60,6 +61,10 @@ async def _stream(answer: Answer, send: Send) -> None:
         last = DONE
     except GatewayError as error:
         last = error.event()
+    except asyncio.CancelledError:  # the client has left, and hears nothing; or this worker stops, and it does
+        cut = StreamInterrupted("The gateway stopped before the answer was complete. Please try again.")
+        await send({"type": "http.response.body", "body": cut.event()})
+        raise
     await send({"type": "http.response.body", "body": last})
 
 

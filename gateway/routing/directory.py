@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -45,6 +44,7 @@ class Directory:
         self._live: dict[str, Replica] = {}
         self._pools: Mapping[str, Sequence[Replica]] = {}
         self._keep_until = 0.0
+        self._unusable: set[str] = set()
         self.redis_state = "none" if redis is None else "unknown"
         self._index()
 
@@ -63,7 +63,9 @@ class Directory:
                 await self._follow(self._redis)
             except (RedisError, OSError, TimeoutError) as error:
                 self._set_state("away", f"Redis is away ({type(error).__name__}); serving the last known replicas")
-                await asyncio.sleep(POLL_S)
+            except Exception:  # a follower that ends in silence would serve dead replicas for good
+                log.exception("the directory cannot be followed; trying again")
+            await asyncio.sleep(POLL_S)
 
     async def _follow(self, redis: Redis) -> None:
         async with redis.pubsub() as changes:
@@ -90,9 +92,11 @@ class Directory:
         if value is None:
             return None
         try:
-            return Replica.from_record(orjson.loads(value), self._engine_key)
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            log.warning("directory record %s is not usable: %r", id_, error)
+            return Replica.from_record(value, self._engine_key)
+        except ValueError as error:
+            if id_ not in self._unusable:
+                log.warning("directory record %s is not usable: %s", id_, " ".join(str(error).split()))
+            self._unusable.add(id_)
             return None
 
     def _index(self) -> None:
@@ -110,4 +114,4 @@ class Directory:
 
 
 def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode()
+    return value if isinstance(value, str) else value.decode(errors="replace")

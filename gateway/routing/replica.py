@@ -1,10 +1,26 @@
 """A replica as the gateway sees it, whatever told of it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from gateway.origin import Origin
 from gateway.settings import Upstream
+
+
+class _Record(BaseModel):
+    """A directory record as the backend writes it, with what the gateway uses of it."""
+
+    model_config = ConfigDict(strict=True, protected_namespaces=())
+
+    version: Literal[1]
+    id: str
+    model: str
+    url: str
+    served_name: str
+    tasks: frozenset[str]
+    max_model_len: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +44,18 @@ class Replica:
     max_model_len: int | None
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], key: str | None) -> "Replica":
-        """Reads a directory record, version 1. Raises KeyError, TypeError or ValueError on a wrong one."""
-        if record["version"] != 1:
-            raise ValueError(f"directory record version {record['version']!r}")
+    def from_record(cls, data: bytes | str, key: str | None) -> "Replica":
+        """Reads a directory record. Raises ValueError on one that is not of version 1."""
+        record = _Record.model_validate_json(data)
         return cls(
-            id=record["id"],
-            model=record["model"],
-            origin=Origin.parse(record["url"]),
+            id=record.id,
+            model=record.model,
+            origin=Origin.parse(record.url),
             base_path="",
-            served_name=record["served_name"],
+            served_name=record.served_name,
             key=key,
-            tasks=frozenset(record["tasks"]),
-            max_model_len=record["max_model_len"],
+            tasks=record.tasks,
+            max_model_len=record.max_model_len,
         )
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from gateway.errors import DeadlineExceeded, ReplicaUnreachable, UpstreamFailed
+from gateway.errors import DeadlineExceeded, ReplicaSilent, UpstreamFailed
 from gateway.upstream.exchange import Exchange
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -120,12 +120,12 @@ class Connection(asyncio.Protocol):
         exchange = self._receiving
         if exchange is None:
             return
-        if exchange.started and self._until_eof:
+        if exchange.started and self._until_eof and exc is None:
             self.on_message_complete()
         elif exchange.started:
             exchange.fail(UpstreamFailed("The engine closed the connection in the middle of its answer."))
         else:
-            exchange.fail(ReplicaUnreachable("The engine closed the connection without an answer."))
+            exchange.fail(ReplicaSilent("The engine closed the connection without an answer."))
 
     @property
     def _receiving(self) -> Exchange | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import Protocol
 
 from gateway.errors import DeadlineExceeded, UpstreamFailed
@@ -51,14 +50,15 @@ class Exchange:
         self._size = 0
         return data
 
-    async def body(self) -> bytes:
-        """The rest of the answer."""
-        parts = [part async for part in self]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def body(self, max_bytes: int) -> bytes:
+        """The rest of the answer; raises UpstreamFailed when it is longer than `max_bytes`."""
+        parts, size = [], 0
         while data := await self.read():
-            yield data
+            parts.append(data)
+            size += len(data)
+            if size > max_bytes:
+                raise UpstreamFailed(f"The engine's answer is longer than {max_bytes} bytes.")
+        return b"".join(parts)
 
     async def drain(self, seconds: float) -> None:
         """Reads what is left of an answer whose content is known to be over, so that its connection can be kept."""

@@ -6,7 +6,7 @@ It knows nothing of completions, of replicas' health or of failover; it gives on
 import asyncio
 import ssl
 
-from gateway.errors import ReplicaUnreachable
+from gateway.errors import ReplicaSilent, ReplicaUnreachable
 from gateway.origin import Origin
 from gateway.upstream.connection import Connection, Timeouts
 from gateway.upstream.exchange import Exchange
@@ -31,7 +31,8 @@ class HttpClient:
         """POSTs `body` and returns once status and headers are there. The caller closes the exchange.
 
         Raises:
-            ReplicaUnreachable: not one byte of an answer came.
+            ReplicaUnreachable: there is no connection.
+            ReplicaSilent: the connection was closed without an answer.
             UpstreamFailed, DeadlineExceeded: the answer broke off or broke the protocol.
         """
         head = [f"POST {path} HTTP/1.1", f"host: {origin.authority}", f"content-length: {len(body)}"]
@@ -41,7 +42,7 @@ class HttpClient:
         connection = await pool.connection()
         try:
             return await self._exchange(connection, request)
-        except ReplicaUnreachable:
+        except ReplicaSilent:
             # A kept connection may be closed by the server just as we use it; a new one tells the truth.
             if not connection.reused:
                 raise

@@ -14,7 +14,7 @@ from gateway.upstream.sse import FrameSplitter, payloads
 
 # Inside a JSON string these quotes would be escaped, so no content can pretend to be either.
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
-_ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:|event:\s*error|error:)', re.MULTILINE)
+_ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:(?!\s*null)|event:\s*error|error:)', re.MULTILINE)
 _DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
 
 
@@ -32,7 +32,7 @@ class EventStream:
         self.ended = False
         self._exchange = exchange
         self._splitter = FrameSplitter()
-        self._unfinished = choices
+        self._unfinished = set(range(choices))
         self._error: StreamInterrupted | None = None
 
     async def read(self) -> bytes:
@@ -48,7 +48,7 @@ class EventStream:
         self.ended = True
         if self._error is not None:
             raise self._error
-        if self._unfinished > 0:
+        if self._unfinished:
             raise StreamInterrupted("The engine ended its stream before the answer was complete. Please try again.")
         return b""
 
@@ -56,11 +56,24 @@ class EventStream:
         if error := _ERROR.search(frames):
             self.ended, self._error = True, _reported(frames[error.start() :])
             return frames[: error.start()]
-        self._unfinished -= len(_FINISHED.findall(frames))
+        if _FINISHED.search(frames):
+            self._unfinished -= _finished_choices(frames)
         if done := _DONE.search(frames):
             self.ended = True
             return frames[: done.start()]
         return frames
+
+
+def _finished_choices(frames: bytes) -> set[int]:
+    """The indices of the choices that end in these frames."""
+    finished = set()
+    for payload in filter(_FINISHED.search, payloads(frames)):
+        try:
+            choices = orjson.loads(payload)["choices"]
+            finished |= {choice.get("index", 0) for choice in choices if choice["finish_reason"]}
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise StreamInterrupted("The engine sent a last event that is not valid.") from error
+    return finished
 
 
 def _reported(frames: bytes) -> StreamInterrupted:

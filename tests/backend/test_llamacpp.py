@@ -70,7 +70,14 @@ async def test_a_stream_says_the_same_as_the_whole(chat_client: httpx.AsyncClien
 
 
 async def test_logprobs_of_a_whole_answer_cover_all_its_tokens(chat_client: httpx.AsyncClient) -> None:
-    request = {"messages": HELLO, "max_tokens": 4, "logprobs": True, "top_logprobs": 2, "ignore_eos": True}
+    request = {
+        "messages": HELLO,
+        "max_tokens": 4,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
     choice = (await chat_client.post("/v1/chat/completions", json=request)).json()["choices"][0]
     assert len(choice["logprobs"]["content"]) == 4
     assert "".join(token["token"] for token in choice["logprobs"]["content"]) == choice["message"]["content"]

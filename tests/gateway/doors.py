@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
+from gateway.cli.protocol import BoundedProtocol
 from gateway.metrics import Metrics
 from gateway.middleware.disconnect import CancelOnDisconnect
 from gateway.middleware.errors import ErrorResponses
@@ -29,7 +30,11 @@ def app(*routers: APIRouter) -> FastAPI:
 async def served(application: FastAPI) -> AsyncIterator[str]:
     """Yields the base URL of a running server."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="error", timeout_graceful_shutdown=2))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application, http=BoundedProtocol, ws="none", lifespan="off", log_level="error", timeout_graceful_shutdown=2
+        )
+    )
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -82,9 +82,11 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-def token(text: str, finish: str | None = None) -> bytes:
+def token(text: str, finish: str | None = None, index: int = 0) -> bytes:
     reason = f'"{finish}"' if finish else "null"
-    return event(f'{{"choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":{reason}}}]}}'.encode())
+    return event(
+        f'{{"choices":[{{"index":{index},"delta":{{"content":"{text}"}},"finish_reason":{reason}}}]}}'.encode()
+    )
 
 
 DONE = event(b"[DONE]")

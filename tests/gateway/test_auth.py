@@ -118,6 +118,12 @@ async def test_a_key_sees_and_calls_only_its_models(client):
     assert (await client.post("/chains/chat/invoke", json=chain, headers=bob)).status_code == 404
 
 
+async def test_metrics_and_readiness_tell_a_restricted_key_of_nobody_else(client):
+    assert (await client.get("/metrics", headers={"x-api-key": BOB})).status_code == 403
+    assert 'tenant="team-alice"' in (await client.get("/metrics", headers={"x-api-key": ALICE})).text
+    assert "secret" not in (await client.get("/health/ready")).text
+
+
 async def test_no_key_appears_in_a_log(client, caplog):
     caplog.set_level("DEBUG")
     await client.get("/v1/models", headers={"x-api-key": ALICE})
@@ -131,6 +137,7 @@ async def test_no_key_appears_in_a_log(client, caplog):
         ({}, 200),
         ({"host": "localhost:8080"}, 200),
         ({"host": "[::1]:8080"}, 200),
+        ({"host": "127.0.0.2"}, 200),
         ({"origin": "http://localhost:7860"}, 200),
         ({"host": "evil.example"}, 403),
         ({"host": "127.0.0.1.evil.example"}, 403),

@@ -74,13 +74,30 @@ async def test_static_upstreams_stand_beside_it(directory):
     assert (replica.origin.authority, replica.base_path, replica.key) == ("127.0.0.1:9", "/base", None)
 
 
-@pytest.mark.parametrize("bad", ["no json", "{}", record("x", version=2), record("x", url="ftp://x"), "[]"])
-async def test_a_record_it_cannot_read_is_left_out(directory, redis, bad):
-    await redis.set(f"{PREFIX}:replica:bad", bad)
-    await redis.sadd(f"{PREFIX}:replicas", "bad")
+BAD = [
+    "no json",
+    "{}",
+    "[]",
+    b"\xff",
+    record("x", version=2),
+    record("x", url="ftp://x"),
+    record("x", model=["a"]),
+    record("x", model=5),
+    record("x", max_model_len="long"),
+]
+
+
+@pytest.mark.parametrize("id_", [b"bad", b"\xff"])
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_record_it_cannot_read_is_left_out(directory, redis, id_, bad):
+    await redis.set(f"{PREFIX}:replica:".encode() + id_, bad)
+    await redis.sadd(f"{PREFIX}:replicas", id_)
     await join(redis, "good")
     await eventually(lambda: ids(directory) == {"good"})
     assert set(directory.models()) == {"m", "s"}
+    await leave(redis, "good")
+    await join(redis, "next")
+    await eventually(lambda: "next" in ids(directory) and "good" not in ids(directory))
 
 
 async def test_the_last_known_replicas_outlive_redis(directory, redis, redis_server):

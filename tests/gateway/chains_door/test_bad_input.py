@@ -52,9 +52,45 @@ async def test_serialized_objects_are_never_built(door: Door, run: str) -> None:
     assert "Serialized LangChain objects" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "a",
+        0,
+        None,
+        {"type": 5},
+        {"role": "user", "content": "x"},
+        {"type": "tool", "content": "x"},
+        {"type": "human", "content": [{"type": "image", "base64": "x"}]},
+        {
+            "type": "human",
+            "content": [{"type": "image", "source_type": "base64", "data": "x", "mime_type": "a", "id": 1}],
+        },
+        {"type": "human", "content": [{"type": []}]},
+        {"type": "human", "content": [{"type": "image_url"}]},
+        {"type": "human", "content": [{"type": "tool_use", "id": 1}]},
+        {"type": "ai", "content": "", "tool_calls": [{}]},
+    ],
+    ids=str,
+)
+async def test_a_history_of_no_messages_is_the_clients_mistake(door: Door, message: object) -> None:
+    response = await door.post("/chat/invoke", request("invoke", {"input": "x", "history": [message]}))
+    assert response.status_code == 422
+
+
+async def test_a_list_without_end_is_refused(door: Door) -> None:
+    body = b'{"inputs": [' + b"0," * 100_000 + b"0]}"
+    assert (await door.post("/chat/batch", body)).status_code == 422
+
+
+@pytest.mark.parametrize("segment", ["7", "Q", "zz", "N4", "-", "xyz"])
+async def test_a_config_hash_that_is_none_is_the_clients_mistake(door: Door, segment: str) -> None:
+    assert (await door.http.get(f"/chat/c/{segment}/config_schema")).status_code in (400, 422)
+
+
 async def test_a_content_block_of_no_known_form_is_the_clients_mistake(door: Door) -> None:
     turn = {"input": "x", "history": [{"type": "human", "content": [{"type": "image", "x": 1}]}]}
-    assert (await door.post("/chat/invoke", request("invoke", turn))).status_code == 400
+    assert (await door.post("/chat/invoke", request("invoke", turn))).status_code == 422
 
 
 async def test_batches_are_bounded_and_their_configs_match(door: Door) -> None:
