@@ -20,6 +20,8 @@ NOT_FOR_ENGINES = {"RAY_AUTH_TOKEN", "LLMGW_REDIS_URL"}
 GRACE_S = 5
 POLL_S = 0.05
 PROBE_TIMEOUT = aiohttp.ClientTimeout(total=10)
+# Short, for the heartbeat waits for it: a record must not expire because its engine is slow to count.
+LOAD_TIMEOUT = aiohttp.ClientTimeout(total=2)
 
 
 class EngineFailed(RuntimeError):
@@ -84,7 +86,7 @@ class EngineServer:
     async def load(self) -> Load:
         """Reads the engine's load; raises aiohttp.ClientError or TimeoutError when it does not answer."""
         url = f"{self.url}/metrics"
-        async with self.http.get(url, headers=self._key, timeout=PROBE_TIMEOUT, raise_for_status=True) as response:
+        async with self.http.get(url, headers=self._key, timeout=LOAD_TIMEOUT, raise_for_status=True) as response:
             return self._engine.load(await response.text())
 
     async def stop(self) -> None:

@@ -86,7 +86,12 @@ class Stack:
         parts = [self._start_backend(), self._start_gateway()]
         if self._plan.chat_port is not None:
             parts.append(self._start_chat(self._plan.chat_port))
-        await asyncio.gather(*parts)
+        try:
+            async with asyncio.TaskGroup() as group:  # the first that fails stops the others from starting more
+                for part in parts:
+                    group.create_task(part)
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         await self._poll_gateway("/health/ready")
 
     async def _start_redis(self, runtime: Path) -> str:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from redis import Redis
 
+from backend.local_ray import ENVIRONMENT
 from backend.sources import locate
 from tests.backend.conftest import AUTH, Cluster, alive, descendants, eventually, start_cluster
 from tests.conftest import running_redis
@@ -116,7 +117,8 @@ def test_ray_is_closed_to_who_has_no_token(cluster: Cluster) -> None:
     raylet = next(line for line in below.values() if "/raylet/raylet" in line)
     address = next(word.partition("=")[2] for word in raylet.split() if word.startswith("--gcs-address="))
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    assert address.startswith("127.0.0.1:")
+    environment = os.environ | ENVIRONMENT | {"RAY_AUTH_TOKEN": "0" * 64}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode != 0
     assert "nauthenticated" in result.stderr or "AuthenticationError" in result.stderr

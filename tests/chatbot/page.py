@@ -69,6 +69,8 @@ class ChatPage:
     async def set_max_tokens(self, count: int) -> None:
         await self.page.get_by_role("button", name="Settings").click()
         await self.page.get_by_label("number input for Max tokens").fill(str(count))
+        await self.page.keyboard.press("Tab")
+        await expect(self.page.locator("#settings input[type=range]").last).to_have_value(str(count))
 
     async def set_system_prompt(self, text: str) -> None:
         await self.page.get_by_label("System prompt").fill(text)

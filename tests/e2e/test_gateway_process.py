@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import psutil
@@ -94,11 +95,10 @@ async def test_no_worker_outlives_it(gateway, how):
     assert gateway.process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 0)
 
 
-def refuse(*arguments: str, **environment: str) -> str:
+def refuse(*arguments: str, folder: Path | None = None, **environment: str) -> str:
     """Runs `llmgw` with arguments that cannot work; returns the one line it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", *arguments], env=os.environ | environment, capture_output=True, text=True
-    )
+    argv, environment = [sys.executable, "-m", "gateway.cli", *arguments], os.environ | environment
+    done = subprocess.run(argv, env=environment, cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     (line,) = done.stderr.strip().splitlines()
@@ -108,7 +108,7 @@ def refuse(*arguments: str, **environment: str) -> str:
 def test_a_chain_that_does_not_load_is_one_line_that_names_it(tmp_path):
     shutil.copytree(ROOT / "chains", tmp_path / "chains")
     (tmp_path / "chains" / "broken.py").write_text('"""A chain."""\n\n1 / 0\n')
-    line = refuse("gateway", "--port", str(free_port()), PYTHONPATH=str(tmp_path))
+    line = refuse("gateway", "--port", str(free_port()), folder=tmp_path)
     assert "broken.py: ZeroDivisionError" in line
 
 
