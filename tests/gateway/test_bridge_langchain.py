@@ -1,7 +1,6 @@
 """The chat model that chains get: OpenAI's protocol in LangChain's terms, both ways."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from gateway import context
 from gateway.bridge.langchain import GatewayChatModel
 from gateway.errors import (
     ContextLengthExceeded,
@@ -25,6 +23,8 @@ from gateway.errors import (
     UpstreamRejected,
 )
 from tests.gateway.scripted_path import Script, ScriptedPath
+
+pytestmark = pytest.mark.usefixtures("caller")
 
 CALL = {
     "index": 0,
@@ -44,18 +44,6 @@ FRAGMENTS: list[dict[str, Any]] = [
 def weather(city: str) -> str:
     """Tells the weather."""
     return city
-
-
-@pytest.fixture(autouse=True)
-def caller() -> Iterator[None]:
-    token = context.current.set(context.RequestContext("r-1", tenant="team-a"))
-    yield
-    context.current.reset(token)
-
-
-@pytest.fixture
-def path() -> ScriptedPath:
-    return ScriptedPath()
 
 
 @pytest.fixture

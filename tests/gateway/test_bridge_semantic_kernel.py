@@ -1,7 +1,6 @@
 """The chat service that skills get."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,10 +10,11 @@ from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecut
 from semantic_kernel.contents import ChatHistory, FinishReason, FunctionCallContent
 from semantic_kernel.functions import kernel_function
 
-from gateway import context
 from gateway.bridge.semantic_kernel import GatewayChatCompletion, GatewayChatSettings
 from gateway.errors import NoReplica
 from tests.gateway.scripted_path import Script, ScriptedPath
+
+pytestmark = pytest.mark.usefixtures("caller")
 
 
 class Weather:
@@ -29,18 +29,6 @@ FRAGMENTS: list[dict[str, Any]] = [
     {"index": 0, "function": {"arguments": '{"city": "Rome"}'}},
 ]
 WHOLE = [{"id": "call-1", "type": "function", "function": {"name": "weather-today", "arguments": '{"city": "Rome"}'}}]
-
-
-@pytest.fixture(autouse=True)
-def caller() -> Iterator[None]:
-    token = context.current.set(context.RequestContext("r-1"))
-    yield
-    context.current.reset(token)
-
-
-@pytest.fixture
-def path() -> ScriptedPath:
-    return ScriptedPath()
 
 
 @pytest.fixture
