@@ -13,19 +13,24 @@ from starlette.middleware import Middleware
 from gateway.bridge import langserve, semantic_kernel
 from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
+from gateway.completion.request import Endpoint
+from gateway.limits.requests import RequestLimits
 from gateway.metrics import Metrics
 from gateway.middleware.auth import Authentication
-from gateway.middleware.body import BodyLimit
-from gateway.middleware.disconnect import CancelOnDisconnect
 from gateway.middleware.errors import ErrorResponses
 from gateway.middleware.request_id import RequestId
 from gateway.middleware.telemetry import Telemetry
+from gateway.redis_link import RedisLink
+from gateway.request_log import RequestLog
 from gateway.routes import chains, health, openai, openapi, skills
 from gateway.routes.framework_errors import translate_framework_errors
+from gateway.routes.front import Gateway
 from gateway.routing.directory import Directory
 from gateway.routing.replica import Replica
 from gateway.routing.round_robin import RoundRobin
 from gateway.settings import Settings
+from gateway.upstream.aiohttp_client import AiohttpClient
+from gateway.upstream.client import UpstreamClient
 from gateway.upstream.connection import Timeouts
 from gateway.upstream.http1 import HttpClient
 
@@ -33,45 +38,56 @@ from gateway.upstream.http1 import HttpClient
 def create_app(settings: Settings) -> FastAPI:
     """Builds the application. Nothing is opened before its lifespan starts, so a process may fork after this."""
     metrics = Metrics()
+    request_log = RequestLog(metrics)
     redis = _redis(settings)
-    client = HttpClient(Timeouts(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.idle_timeout_s))
+    client = _upstream_client(settings)
     static = [Replica.from_upstream(upstream, number) for number, upstream in enumerate(settings.upstreams)]
     engine_key = settings.engine_key.get_secret_value() if settings.engine_key else None
     directory = Directory(static, redis, engine_key, metrics)
     catalog = Catalog(directory, settings.models, int(time.time()))
-    path = CompletionPath(catalog, RoundRobin(), client, metrics)
+    link = RedisLink(settings.redis_url.get_secret_value()) if settings.redis_url else None
+    limits = RequestLimits(link, settings.workers, metrics)
+    path = CompletionPath(catalog, limits, RoundRobin(), client, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        follower = asyncio.create_task(directory.run())
-        yield
-        follower.cancel()
-        await asyncio.gather(follower, return_exceptions=True)
-        client.close()
+        async with asyncio.TaskGroup() as background:
+            followers = [background.create_task(directory.run())]
+            if link is not None:
+                followers.append(background.create_task(link.run()))
+            yield
+            for follower in followers:
+                follower.cancel()
+        await client.aclose()
+        request_log.flush()
         if redis is not None:
             await redis.aclose()
 
-    app = FastAPI(
+    app = Gateway(
+        layers=[
+            Middleware(RequestId),
+            Middleware(Telemetry, request_log),
+            Middleware(ErrorResponses),
+            Middleware(Authentication, settings.keys, settings.insecure),
+        ],
+        raw={endpoint: openai.CompletionEndpoint(endpoint, path) for endpoint in Endpoint},
         title="LLM access gateway",
         version=version("llm-access-gateway"),
         lifespan=lifespan,
         redoc_url=None,
-        middleware=[
-            Middleware(RequestId),
-            Middleware(Telemetry, metrics),
-            Middleware(ErrorResponses),
-            Middleware(CancelOnDisconnect, metrics),
-            Middleware(BodyLimit, settings.max_body_bytes, settings.body_timeout_s),
-            Middleware(Authentication, settings.keys, settings.insecure),
-        ],
     )
     translate_framework_errors(app)
-    app.include_router(openai.router(path, catalog))
+    app.include_router(openai.router(catalog))
     app.include_router(chains.router(langserve.load(path)))
     app.include_router(skills.router(semantic_kernel.load(path)))
-    app.include_router(health.router(directory, catalog, metrics))
+    app.include_router(health.router(directory, catalog, metrics, request_log))
     openapi.install(app)
     return app
+
+
+def _upstream_client(settings: Settings) -> UpstreamClient:
+    timeouts = Timeouts(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.idle_timeout_s)
+    return HttpClient(timeouts) if settings.http_client == "native" else AiohttpClient(timeouts)
 
 
 def _redis(settings: Settings) -> Redis | None:

@@ -1,11 +1,10 @@
 """Who asks: one value that travels with a request through every layer."""
 
 import contextvars
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """The facts about a request that do not come from its body.
 
     Attributes:
@@ -13,12 +12,14 @@ class RequestContext:
         tenant: the owner of the key; `local` on a gateway without keys.
         key_name: the key's public name, never the key.
         models: the models this key may call; None means all.
+        requests_per_minute: the key's limit; None means none.
     """
 
     request_id: str
     tenant: str = "local"
     key_name: str = "loopback"
     models: frozenset[str] | None = None
+    requests_per_minute: int | None = None
 
     def allows(self, model: str) -> bool:
         return self.models is None or model in self.models

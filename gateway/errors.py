@@ -2,6 +2,7 @@
 
     GatewayError                     500  a defect of ours
       InvalidRequest                 400  the request itself is wrong
+        InvalidHTTP                       the connection is closed after it
         InvalidJSON
         InvalidField                      names the field in `param`
         ContextLengthExceeded             the prompt cannot fit the model
@@ -12,7 +13,9 @@
       MethodNotAllowed               405
       RequestTimeout                 408  the body did not arrive in time
       BodyTooLarge                   413
+      HeadTooLarge                   431
       UnprocessableInput             422  a chain's or a skill's input does not fit its schema
+      RateLimited                    429  the key has used up its minute
       UpstreamRejected               4xx  the engine's own verdict on the request
       UpstreamFailed                 502  the engine answered, but not with an answer
         ReplicaUnreachable                no connection: another replica is asked
@@ -25,6 +28,7 @@ The wire form is OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
 Source: https://platform.openai.com/docs/guides/error-codes
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +69,10 @@ class InvalidRequest(GatewayError):
     status = 400
     type = "invalid_request_error"
     code: str | None = None
+
+
+class InvalidHTTP(InvalidRequest):
+    code = "invalid_http"
 
 
 class InvalidJSON(InvalidRequest):
@@ -120,10 +128,33 @@ class BodyTooLarge(GatewayError):
     code = "body_too_large"
 
 
+class HeadTooLarge(GatewayError):
+    status = 431
+    type = "invalid_request_error"
+    code = "head_too_large"
+
+
 class UnprocessableInput(GatewayError):
     status = 422
     type = "invalid_request_error"
     code = "invalid_input"
+
+
+class RateLimited(GatewayError):
+    type = "rate_limit_error"
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, limit: int, wait_s: float) -> None:
+        super().__init__(message)
+        self.headers = {
+            "retry-after": str(math.ceil(wait_s)),
+            "retry-after-ms": str(math.ceil(wait_s * 1000)),
+            "x-should-retry": "true",
+            "x-ratelimit-limit-requests": str(limit),
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": f"{wait_s:.3f}s",
+        }
 
 
 class UpstreamRejected(GatewayError):

@@ -6,12 +6,32 @@ Source: https://prometheus.github.io/client_python/multiprocess/
 """
 
 import os
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class BatchHistogram(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Observes each of `values`, and writes each of its own values once."""
+        counts, total = [0] * len(self._upper_bounds), 0.0
+        for value in values:
+            counts[bisect_left(self._upper_bounds, value)] += 1
+            total += value
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(total)
+
+
+def _seconds(name: str, text: str, registry: CollectorRegistry) -> BatchHistogram:
+    return BatchHistogram(name, text, ["door"], buckets=_BUCKETS_S, registry=registry)
 
 
 class Metrics:
@@ -22,19 +42,11 @@ class Metrics:
         self.requests = Counter(
             "llmgw_requests", "Requests answered.", ["door", "status", "tenant"], registry=self.registry
         )
-        self.request_seconds = Histogram(
-            "llmgw_request_seconds",
-            "From the request line to the last byte.",
-            ["door"],
-            buckets=_BUCKETS_S,
-            registry=self.registry,
+        self.request_seconds = _seconds(
+            "llmgw_request_seconds", "From the request line to the last byte.", self.registry
         )
-        self.first_byte_seconds = Histogram(
-            "llmgw_first_byte_seconds",
-            "From the request line to the first byte.",
-            ["door"],
-            buckets=_BUCKETS_S,
-            registry=self.registry,
+        self.first_byte_seconds = _seconds(
+            "llmgw_first_byte_seconds", "From the request line to the first byte.", self.registry
         )
         self.in_flight = Gauge(
             "llmgw_requests_in_flight", "Open requests.", registry=self.registry, multiprocess_mode="livesum"
@@ -44,6 +56,11 @@ class Metrics:
         )
         self.upstream_errors = Counter(
             "llmgw_upstream_errors", "Failed calls to a replica.", ["model", "code"], registry=self.registry
+        )
+        self.limits_alone = Counter(
+            "llmgw_limits_alone",
+            "Requests whose limit a worker had to judge by itself, since Redis did not.",
+            registry=self.registry,
         )
         self.replicas = Gauge(
             "llmgw_replicas", "Replicas known.", ["model"], registry=self.registry, multiprocess_mode="livemostrecent"

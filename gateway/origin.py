@@ -1,11 +1,10 @@
 """Where an HTTP server listens, out of a URL."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a server listens."""
 
     host: str

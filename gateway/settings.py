@@ -42,6 +42,8 @@ class Key(BaseModel):
         hash: `sha256:` and the hex digest of the key, as `llmgw keys create` prints it. Keys carry 256 random bits,
             so a plain digest can't be searched.
         models: the models it may call; all when absent.
+        requests_per_minute: completions it may ask for: as many at once, and as many per minute from then on, over all
+            workers; unlimited when absent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +52,7 @@ class Key(BaseModel):
     tenant: str = Field(min_length=1)
     hash: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     models: frozenset[str] | None = None
+    requests_per_minute: int | None = Field(default=None, gt=0)
 
 
 def _check_url(url: str) -> str:
@@ -133,8 +136,12 @@ class Settings(BaseSettings):
     models: tuple[str, ...] = Field(
         default=(), description="Models that must have a replica for the gateway to be ready."
     )
+    access_log: bool = Field(default=True, description="Write a line for every request.")
     max_body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="Largest request body accepted, in bytes.")
     body_timeout_s: float = Field(default=30.0, gt=0, description="Seconds a client may take to send its body.")
+    http_client: Literal["native", "aiohttp"] = Field(
+        default="native", description="What speaks HTTP to the engines; `native` is the faster one."
+    )
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
     first_byte_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
     idle_timeout_s: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")

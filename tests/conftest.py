@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import tempfile
 import time
@@ -22,9 +23,13 @@ class RedisServer:
     def start(self) -> None:
         options = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--dir", str(self._socket.parent)]
         self._process = subprocess.Popen([server_path(), *options], stdout=subprocess.DEVNULL)
-        while not self._socket.exists():
+        while not self._listens():
             assert self._process.poll() is None, "Redis did not start"
             time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self._socket)) == 0
 
     def kill(self) -> None:
         self._process.kill()

@@ -14,8 +14,8 @@ LAYERS = (
     ("bridge",),
     ("completion",),
     ("routing",),
-    ("upstream",),
-    ("errors", "metrics", "settings", "context", "origin", "json_body"),
+    ("upstream", "limits", "server"),
+    ("errors", "metrics", "settings", "context", "origin", "json_body", "redis_link", "request_log"),
 )
 MAX_FILE_LINES, MAX_TEST_FILE_LINES, MAX_FUNCTION_LINES = 250, 500, 40
 
@@ -44,8 +44,9 @@ def test_the_gateways_layers_never_look_up():
 
 
 def test_only_one_module_calls_an_engine():
-    users = {s.module for s in sources("gateway") if "gateway.upstream.http1.HttpClient" in set(s.imports())}
-    assert users == {"gateway.app", "gateway.completion.call"}
+    clients = {f"gateway.upstream.{name}" for name in ("client.UpstreamClient", "http1.HttpClient")}
+    users = {source.module for source in sources("gateway") if clients & set(source.imports())}
+    assert {name for name in users if ".upstream." not in name} == {"gateway.app", "gateway.completion.call"}
 
 
 @pytest.mark.parametrize("source", sources(*PACKAGES, "tests", "benchmarks"), ids=lambda source: source.module)

@@ -7,8 +7,8 @@ import orjson
 
 from gateway.completion.request import Call
 from gateway.errors import UpstreamFailed
-from gateway.upstream.exchange import Exchange
-from gateway.upstream.relay import EventStream
+from gateway.upstream.client import UpstreamResponse
+from gateway.upstream.relay import Client, EventStream
 from gateway.upstream.sse import payloads
 
 # How long the end of a finished stream may take before its connection is given up.
@@ -23,17 +23,15 @@ class Answer:
         stream: whether it comes as events.
     """
 
-    def __init__(self, exchange: Exchange, events: EventStream | None = None, first: bytes = b"") -> None:
+    def __init__(self, exchange: UpstreamResponse, events: EventStream | None = None, first: bytes = b"") -> None:
         self.stream = events is not None
         self._exchange = exchange
         self._events = events
         self._first = first
 
     @classmethod
-    async def open(cls, exchange: Exchange, call: Call) -> "Answer":
+    async def open(cls, exchange: UpstreamResponse, call: Call) -> "Answer":
         """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200."""
-        if not call.stream:
-            return cls(exchange)
         content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
         if not content_type.startswith("text/event-stream"):
             raise UpstreamFailed(f"The engine answered a stream request with {content_type or 'no content type'}.")
@@ -69,6 +67,13 @@ class Answer:
         while frames and self._events is not None:
             yield frames
             frames = await self._events.read()
+
+    async def relay(self, client: Client) -> None:
+        """Writes the events to `client` as `frames` gives them, the moment they arrive; raises if the stream fails."""
+        if self._first:
+            client.write(self._first)
+        if self._events is not None:
+            await self._events.relay(client)
 
     async def events(self) -> AsyncGenerator[dict[str, Any]]:
         """The events parsed; raises if the stream fails."""

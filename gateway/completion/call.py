@@ -1,6 +1,6 @@
 """The completion path: the only code that calls an engine, whichever door the request came through.
 
-catalog > context window > routing > upstream
+catalog > context window > limits > routing > upstream
 """
 
 import logging
@@ -21,11 +21,11 @@ from gateway.errors import (
     UpstreamFailed,
     UpstreamRejected,
 )
+from gateway.limits.requests import RequestLimits
 from gateway.metrics import Metrics
 from gateway.routing.replica import Replica
 from gateway.routing.round_robin import RoundRobin
-from gateway.upstream.exchange import Exchange
-from gateway.upstream.http1 import HttpClient
+from gateway.upstream.client import UpstreamClient, UpstreamResponse
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,11 @@ _RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 class CompletionPath:
     """From a validated call to an answer that has begun."""
 
-    def __init__(self, catalog: Catalog, router: RoundRobin, client: HttpClient, metrics: Metrics) -> None:
+    def __init__(
+        self, catalog: Catalog, limits: RequestLimits, router: RoundRobin, client: UpstreamClient, metrics: Metrics
+    ) -> None:
         self.catalog = catalog
+        self._limits = limits
         self._router = router
         self._client = client
         self._metrics = metrics
@@ -53,6 +56,7 @@ class CompletionPath:
         model = self.catalog.model(call.model, context)
         pool = self._candidates(call, model)
         check_fits(call, model.max_model_len)
+        await self._limits.admit(context)
         silent = 0
         for replica in self._router.order(model.name, pool):
             try:
@@ -86,13 +90,13 @@ class CompletionPath:
         try:
             if exchange.status != 200:
                 raise await _refusal(exchange, replica, call)
-            return await Answer.open(exchange, call)
+            return await Answer.open(exchange, call) if call.stream else Answer(exchange)
         except BaseException:
             exchange.close()
             raise
 
 
-async def _refusal(exchange: Exchange, replica: Replica, call: Call) -> GatewayError:
+async def _refusal(exchange: UpstreamResponse, replica: Replica, call: Call) -> GatewayError:
     """An engine's error status in our terms: the client's fault is passed on, the cluster's is not shown."""
     status, message, kind = exchange.status, "", ""
     try:

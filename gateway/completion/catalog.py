@@ -37,6 +37,7 @@ class Catalog:
         self._directory = directory
         self._configured = configured
         self._created = created
+        self._infos: dict[str, tuple[Sequence[Replica], ModelInfo]] = {}
 
     def models(self, context: RequestContext) -> list[ModelInfo]:
         """The models this caller may use that have a replica, in a stable order."""
@@ -73,6 +74,9 @@ class Catalog:
 
     def _info(self, name: str) -> ModelInfo:
         pool = self._directory.pool(name)
-        lengths = [replica.max_model_len for replica in pool if replica.max_model_len]
-        tasks = frozenset[str]().union(*(replica.tasks for replica in pool))
-        return ModelInfo(name, tasks, min(lengths, default=None), self._created)
+        known = self._infos.get(name)
+        if known is None or known[0] is not pool:
+            lengths = [replica.max_model_len for replica in pool if replica.max_model_len]
+            tasks = frozenset[str]().union(*(replica.tasks for replica in pool))
+            known = self._infos[name] = pool, ModelInfo(name, tasks, min(lengths, default=None), self._created)
+        return known[1]

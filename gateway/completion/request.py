@@ -5,12 +5,12 @@ Source: https://platform.openai.com/docs/api-reference
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, NotRequired, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from gateway import json_body
 from gateway.errors import InvalidField
@@ -19,89 +19,84 @@ T = TypeVar("T")
 # The first wrong item is told, not each of a million.
 Many = Annotated[list[T], Field(fail_fast=True)]
 Texts = str | Many[str] | Many[int] | Many[Many[int]]
-
+Name = Annotated[str, Field(min_length=1, description="A model name, as listed by `/v1/models`.")]
+Count = Annotated[int, Field(ge=0)]
 # vLLM's own default bound; without one, a short request is answered with gigabytes.
-_MAX_LOGPROBS = 20
+Logprobs = Annotated[int, Field(ge=0, le=20)]
+
+_STRICT = ConfigDict(strict=True)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
-
-    model: str = Field(min_length=1, description="A model name, as listed by `/v1/models`.")
-
-
-class ContentPart(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
+@with_config(_STRICT)
+class ContentPart(TypedDict):
     type: str
-    text: str | None = None
+    text: NotRequired[str | None]
 
 
-class Message(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    role: str = Field(min_length=1)
-    content: str | Many[ContentPart] | None = None
-
-
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    include_usage: bool | None = None
+@with_config(_STRICT)
+class Message(TypedDict):
+    role: Annotated[str, Field(min_length=1)]
+    content: NotRequired[str | Many[ContentPart] | None]
 
 
-class _Generation(_Body):
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=0)
-    temperature: float | None = Field(default=None, ge=0)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    n: int | None = Field(default=None, ge=1, le=128)
-    seed: int | None = None
-    stop: str | Many[str] | None = None
+@with_config(_STRICT)
+class StreamOptions(TypedDict):
+    include_usage: NotRequired[bool | None]
 
 
+class _Generation(TypedDict):
+    model: Name
+    stream: NotRequired[bool | None]
+    stream_options: NotRequired[StreamOptions | None]
+    max_tokens: NotRequired[Count | None]
+    temperature: NotRequired[Annotated[float, Field(ge=0)] | None]
+    top_p: NotRequired[Annotated[float, Field(ge=0, le=1)] | None]
+    n: NotRequired[Annotated[int, Field(ge=1, le=128)] | None]
+    seed: NotRequired[int | None]
+    stop: NotRequired[str | Many[str] | None]
+
+
+@with_config(_STRICT)
 class ChatCompletionRequest(_Generation):
-    messages: Many[Message] = Field(min_length=1)
-    top_logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
-    max_completion_tokens: int | None = Field(default=None, ge=0)
+    messages: Annotated[Many[Message], Field(min_length=1)]
+    top_logprobs: NotRequired[Logprobs | None]
+    max_completion_tokens: NotRequired[Count | None]
 
 
+@with_config(_STRICT)
 class CompletionRequest(_Generation):
     prompt: Texts
-    logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
+    logprobs: NotRequired[Logprobs | None]
 
 
-class EmbeddingRequest(_Body):
-    input: Texts = Field(min_length=1)
+@with_config(_STRICT)
+class EmbeddingRequest(TypedDict):
+    model: Name
+    input: Annotated[Texts, Field(min_length=1)]
 
 
 class Endpoint(StrEnum):
-    """The completion endpoints; the value is the path, here and on every engine."""
+    """The completion endpoints; the value is the path, here and on every engine.
 
-    CHAT = "/v1/chat/completions"
-    COMPLETIONS = "/v1/completions"
-    EMBEDDINGS = "/v1/embeddings"
+    Attributes:
+        task: what a model must be able to do for it.
+        schema: what its body must be; a dict is checked in a quarter of the time that building a model takes.
+    """
 
-    @property
-    def task(self) -> str:
-        return _TASKS[self]
+    task: str
+    schema: TypeAdapter[Any]
 
-    @property
-    def schema(self) -> type[BaseModel]:
-        return _SCHEMAS[self]
+    CHAT = "/v1/chat/completions", "chat", ChatCompletionRequest
+    COMPLETIONS = "/v1/completions", "completions", CompletionRequest
+    EMBEDDINGS = "/v1/embeddings", "embeddings", EmbeddingRequest
 
-
-_TASKS = {Endpoint.CHAT: "chat", Endpoint.COMPLETIONS: "completions", Endpoint.EMBEDDINGS: "embeddings"}
-_SCHEMAS: dict[Endpoint, type[BaseModel]] = {
-    Endpoint.CHAT: ChatCompletionRequest,
-    Endpoint.COMPLETIONS: CompletionRequest,
-    Endpoint.EMBEDDINGS: EmbeddingRequest,
-}
+    def __new__(cls, path: str, task: str, body: type) -> "Endpoint":
+        member = str.__new__(cls, path)
+        member._value_, member.task, member.schema = path, task, TypeAdapter(body)
+        return member
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One validated request for a completion.
 
     Attributes:
@@ -161,7 +156,7 @@ def _validated(endpoint: Endpoint, payload: Any) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise InvalidField("The request body must be a JSON object.")
     try:
-        endpoint.schema.model_validate(payload)
+        endpoint.schema.validator.validate_python(payload)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         # Union members appear in the location by type name; the client knows fields and indices only.

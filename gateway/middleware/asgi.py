@@ -1,27 +1,18 @@
-"""What the pure ASGI layers share: the types of the protocol and how to send one JSON response.
+"""What the layers share: the types of the protocol, and the server's extension to it.
 
+The layers are ASGI applications with one liberty: gateway/server puts its Exchange into the scope, so they can add a
+header to the response or read its status without a wrapper around every `send`.
 Source: https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
-from collections.abc import Iterable
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from gateway.server.exchange import Exchange
 
-__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send", "header", "respond"]
-
-Headers = Iterable[tuple[bytes, bytes]]
+__all__ = ["ASGIApp", "Receive", "Scope", "Send", "exchange_of"]
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first value of a request header, by lower-case name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None
-
-
-async def respond(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """Sends one whole JSON response."""
-    fixed = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
-    await send({"type": "http.response.body", "body": body})
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange that a request is part of."""
+    exchange: Exchange = scope["extensions"]["llmgw.exchange"]
+    return exchange

@@ -5,16 +5,16 @@ so a Host or Origin that is not loopback's is refused (DNS rebinding, cross-site
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from urllib.parse import urlsplit
 
 from gateway.context import RequestContext, current
 from gateway.errors import AuthenticationError, PermissionDenied
-from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send
+from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send, exchange_of
 from gateway.settings import Key, is_loopback
 
 PUBLIC_PATHS = frozenset({"/health/live", "/health/ready"})
-KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
+KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 
 class Authentication:
@@ -27,33 +27,38 @@ class Authentication:
 
     def __init__(self, app: ASGIApp, keys: Iterable[Key], insecure: bool) -> None:
         self._app = app
-        self._keys = {key.hash.removeprefix("sha256:"): key for key in keys}
+        self._keys = {bytes.fromhex(key.hash.removeprefix("sha256:")): key for key in keys}
         self._open = insecure and not self._keys
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in PUBLIC_PATHS and not self._open:
-            if self._keys:
-                self._authenticate(scope)
-            else:
-                _check_loopback(scope)
-        await self._app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        request_id, key = exchange_of(scope).request_id.decode(), None
+        try:
+            if scope["path"] not in PUBLIC_PATHS and not self._open:
+                key = self._check(scope)
+        finally:  # also who is turned away has a request id
+            current.set(_context(request_id, key))
+        return self._app(scope, receive, send)
 
-    def _authenticate(self, scope: Scope) -> None:
-        presented = set(_presented_keys(scope))
-        if len(presented) != 1:
-            raise AuthenticationError(
-                "Conflicting API keys in one request; send one." if presented
-                else "No API key; send `Authorization: Bearer <key>`."
-            )  # fmt: skip
+    def _check(self, scope: Scope) -> Key | None:
+        if not self._keys:
+            _check_loopback(scope)
+            return None
         # Looked up by digest: how long that takes tells nothing about a key.
-        key = self._keys.get(hashlib.sha256(presented.pop()).hexdigest())
+        key = self._keys.get(hashlib.sha256(_presented_key(scope)).digest())
         if key is None:
             raise AuthenticationError("Unknown API key; check it, or ask its issuer for a new one.")
-        context = current.get()
-        current.set(RequestContext(context.request_id, key.tenant, key.name, key.models))
+        return key
 
 
-def _presented_keys(scope: Scope) -> Iterable[bytes]:
+def _context(request_id: str, key: Key | None) -> RequestContext:
+    if key is None:
+        return RequestContext(request_id)
+    return RequestContext(request_id, key.tenant, key.name, key.models, key.requests_per_minute)
+
+
+def _presented_key(scope: Scope) -> bytes:
+    """The one key of a request, whichever headers it comes in."""
+    presented = None
     for name, value in scope["headers"]:
         if name not in KEY_HEADERS:
             continue
@@ -61,7 +66,13 @@ def _presented_keys(scope: Scope) -> Iterable[bytes]:
             scheme, _, value = value.partition(b" ")
             if scheme.lower() != b"bearer":
                 raise AuthenticationError("Only the Bearer scheme is accepted in Authorization.")
-        yield value.strip()
+        value = value.strip()
+        if presented is not None and presented != value:
+            raise AuthenticationError("Conflicting API keys in one request; send one.")
+        presented = value
+    if presented is None:
+        raise AuthenticationError("No API key; send `Authorization: Bearer <key>`.")
+    return bytes(presented)
 
 
 def _check_loopback(scope: Scope) -> None:

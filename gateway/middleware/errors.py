@@ -4,9 +4,11 @@ import logging
 
 from gateway.context import current
 from gateway.errors import GatewayError
-from gateway.middleware.asgi import ASGIApp, Message, Receive, Scope, Send, respond
+from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send, exchange_of
 
 log = logging.getLogger(__name__)
+
+_JSON = (b"content-type", b"application/json")
 
 
 class ErrorResponses:
@@ -16,26 +18,18 @@ class ErrorResponses:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, watched_send)
+            await self._app(scope, receive, send)
         except GatewayError as error:
-            if started:
+            exchange = exchange_of(scope)
+            if exchange.status:
                 raise  # too late for a status: the server closes the connection, and the client sees the cut
             headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-            await respond(send, error.status, error.body(), headers)
+            await exchange.respond(error.status, [_JSON, *headers], error.body())
         except Exception:
             log.exception("request %s failed", current.get().request_id)
-            if started:
+            exchange = exchange_of(scope)
+            if exchange.status:
                 raise
             defect = GatewayError(f"Internal error. Please report it with the request id {current.get().request_id}.")
-            await respond(send, defect.status, defect.body())
+            await exchange.respond(defect.status, [_JSON], defect.body())

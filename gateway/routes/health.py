@@ -8,10 +8,11 @@ from gateway.completion.catalog import Catalog
 from gateway.context import current
 from gateway.errors import PermissionDenied
 from gateway.metrics import Metrics
+from gateway.request_log import RequestLog
 from gateway.routing.directory import Directory
 
 
-def router(directory: Directory, catalog: Catalog, metrics: Metrics) -> APIRouter:
+def router(directory: Directory, catalog: Catalog, metrics: Metrics, request_log: RequestLog) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
     @routes.get("/health/live")
@@ -33,6 +34,7 @@ def router(directory: Directory, catalog: Catalog, metrics: Metrics) -> APIRoute
         """Prometheus text, summed over this gateway's workers; for keys that are not restricted to some models."""
         if current.get().models is not None:
             raise PermissionDenied("This key may not read metrics: they tell of other tenants and models.")
+        request_log.flush()
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes

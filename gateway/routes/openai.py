@@ -7,7 +7,6 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.routing import Route
 
 from gateway.completion.answer import Answer
 from gateway.completion.call import CompletionPath
@@ -15,10 +14,12 @@ from gateway.completion.catalog import Catalog, ModelInfo
 from gateway.completion.request import Call, Endpoint
 from gateway.context import current
 from gateway.errors import GatewayError, StreamInterrupted
-from gateway.middleware.asgi import Receive, Scope, Send, respond
+from gateway.middleware.asgi import Receive, Scope, Send, exchange_of
+from gateway.server.exchange import Exchange
 from gateway.upstream.sse import DONE
 
-_STREAM_HEADERS = [
+_JSON = [(b"content-type", b"application/json")]
+_EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # asks a proxy in front not to collect tokens
@@ -26,46 +27,37 @@ _STREAM_HEADERS = [
 
 
 class CompletionEndpoint:
-    """One of the completion endpoints, as an ASGI application."""
+    """One of the completion endpoints, as an ASGI application that speaks to the server's exchange itself."""
 
     def __init__(self, endpoint: Endpoint, path: CompletionPath) -> None:
         self._endpoint = endpoint
         self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call.parse(self._endpoint, await _body(receive))
+        exchange = exchange_of(scope)
+        call = Call.parse(self._endpoint, await exchange.body.whole())
         answer = await self._path.send(call, current.get())
         try:
             if answer.stream:
-                await _stream(answer, send)
+                await _stream(answer, exchange)
             else:
-                await respond(send, 200, await answer.body())
+                await exchange.respond(200, _JSON, await answer.body())
         finally:
             await answer.aclose()
 
 
-async def _body(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-async def _stream(answer: Answer, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+async def _stream(answer: Answer, exchange: Exchange) -> None:
+    exchange.start(200, _EVENT_STREAM)
     try:
-        async for frames in answer.frames():
-            await send({"type": "http.response.body", "body": frames, "more_body": True})
+        await answer.relay(exchange)
         last = DONE
     except GatewayError as error:
         last = error.event()
     except asyncio.CancelledError:  # the client has left, and hears nothing; or this worker stops, and it does
         cut = StreamInterrupted("The gateway stopped before the answer was complete. Please try again.")
-        await send({"type": "http.response.body", "body": cut.event()})
+        exchange.write(cut.event(), more=False)
         raise
-    await send({"type": "http.response.body", "body": last})
+    exchange.write(last, more=False)
 
 
 def _entry(model: ModelInfo) -> dict[str, Any]:
@@ -79,10 +71,8 @@ def _entry(model: ModelInfo) -> dict[str, Any]:
     }
 
 
-def router(path: CompletionPath, catalog: Catalog) -> APIRouter:
+def router(catalog: Catalog) -> APIRouter:
     routes = APIRouter(tags=["openai"])
-    for endpoint in Endpoint:
-        routes.routes.append(Route(endpoint, CompletionEndpoint(endpoint, path), methods=["POST"]))
 
     @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:

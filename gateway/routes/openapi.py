@@ -52,9 +52,9 @@ def install(app: FastAPI) -> None:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}]
             for endpoint in Endpoint:
-                model = endpoint.schema.model_json_schema(ref_template=_REF)
+                model = endpoint.schema.json_schema(ref_template=_REF)
                 schemas |= model.pop("$defs", {})
-                schemas[endpoint.schema.__name__] = model
+                schemas[model["title"]] = model
                 document["paths"][str(endpoint)] = {"post": _operation(endpoint)}
             for operation in (operation for methods in document["paths"].values() for operation in methods.values()):
                 operation["responses"].pop("422", None)
@@ -66,7 +66,7 @@ def install(app: FastAPI) -> None:
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
-    name = endpoint.schema.__name__
+    name = endpoint.schema.json_schema()["title"]
     content = {"application/json": {"schema": {"type": "object"}}}
     if endpoint is not Endpoint.EMBEDDINGS:
         content["text/event-stream"] = {"schema": {"type": "string"}}

@@ -13,6 +13,8 @@ class RoundRobin:
         self._turns: Counter[str] = Counter()
 
     def order(self, model: str, pool: Sequence[Replica]) -> Sequence[Replica]:
+        if len(pool) == 1:
+            return pool
         turn = self._turns[model] % len(pool)
         self._turns[model] += 1
         return [*pool[turn:], *pool[:turn]]

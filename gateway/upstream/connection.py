@@ -2,6 +2,7 @@
 
 A connection carries one exchange at a time and is used again only when the answer was read to its end. Everything
 else closes it, which is how an engine learns that nobody listens any more.
+Source: https://www.rfc-editor.org/rfc/rfc9112
 """
 
 import asyncio
@@ -10,10 +11,11 @@ from typing import Protocol, cast
 
 import httptools
 
-from gateway.errors import DeadlineExceeded, ReplicaSilent, UpstreamFailed
+from gateway.errors import DeadlineExceeded, GatewayError, ReplicaSilent, UpstreamFailed
 from gateway.upstream.exchange import Exchange
 
 MAX_HEADER_BYTES = 64 * 1024
+_FRAMING = frozenset({b"transfer-encoding", b"content-length"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +41,33 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One TCP connection to an engine server, with the parser of the answer on it."""
+    """One TCP connection to an engine server, with the parser of its answers on it."""
 
     def __init__(self, owner: Owner, timeouts: Timeouts) -> None:
-        self.reused = False
         self.closed = False
         self._owner = owner
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
-        self._parser: httptools.HttpResponseParser
-        self._exchange: Exchange | None = None
-        self._header_bytes = 0
+        self._parser = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None  # until its reader has closed it
+        self._receiving: Exchange | None = None  # until its answer is complete or has failed
+        self._headers: dict[bytes, bytes] | None = None  # while they come in
+        self._bodiless_bytes = 0
+        self._heard = False
         self._interim = False
         self._until_eof = False
         self._keep_alive = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     def send(self, request: bytes) -> Exchange:
         """Sends one request and returns the exchange its answer will arrive in."""
-        self._parser = httptools.HttpResponseParser(self)
-        self._exchange = exchange = Exchange(self)
-        self._header_bytes, self._until_eof, self._keep_alive = 0, False, False
+        self._exchange = self._receiving = exchange = Exchange(self, self._loop)
+        self._headers = exchange.headers
+        self._bodiless_bytes = 0
+        self._heard = self._until_eof = self._keep_alive = False
         self._deadline = self._loop.time() + self._timeouts.first_byte
         self._arm()
         self._transport.write(request)
@@ -71,11 +77,12 @@ class Connection(asyncio.Protocol):
         if self._exchange is not exchange:
             return
         self._exchange = None
-        self._disarm()
         if exchange.complete and self._keep_alive and not self.closed:
             self.resume()
             self._owner.put(self)
         else:
+            exchange.fail(UpstreamFailed("The answer was closed before its end."))
+            self._receiving = None
             self.abort()
 
     def pause(self) -> None:
@@ -102,35 +109,33 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             self.abort()  # bytes that nobody asked for
             return
+        self._heard = True
         self._deadline = self._loop.time() + self._timeouts.idle
+        self._bodiless_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(f"broke the HTTP protocol ({error.__context__ or error})")
-            return
-        if not exchange.started:
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES:
-                self._fail("sent headers without end")
+            self._fail(UpstreamFailed(f"The engine broke the HTTP protocol ({error.__context__ or error})."))
+        except httptools.HttpParserUpgrade:
+            self._fail(UpstreamFailed("The engine changed to another protocol."))
+        else:
+            exchange.flush()
+            if self._bodiless_bytes > MAX_HEADER_BYTES:  # of headers, chunk extensions or trailers
+                self._fail(UpstreamFailed("The engine sent headers without end."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._disarm()
         self._owner.discard(self)
         exchange = self._receiving
-        if exchange is None:
-            return
-        if exchange.started and self._until_eof and exc is None:
-            self.on_message_complete()
-        elif exchange.started:
-            exchange.fail(UpstreamFailed("The engine closed the connection in the middle of its answer."))
-        else:
-            exchange.fail(ReplicaSilent("The engine closed the connection without an answer."))
-
-    @property
-    def _receiving(self) -> Exchange | None:
-        """The exchange whose answer is still coming in."""
-        return self._exchange if self._exchange is not None and not self._exchange.complete else None
+        if exchange is not None:
+            if exchange.started and self._until_eof and exc is None:
+                self.on_message_complete()
+            elif self._heard:
+                self._fail(UpstreamFailed("The engine closed the connection in the middle of its answer."))
+            else:
+                self._fail(ReplicaSilent("The engine closed the connection without an answer."))
+        del self._parser  # it and this keep each other alive
 
     # httptools callbacks
 
@@ -140,29 +145,38 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False  # a second answer to one request: this connection's framing can't be trusted
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._receiving is not None:
-            self._receiving.headers[name.lower()] = value
+        headers = self._headers
+        if headers is None:
+            return  # a trailer
+        name = name.lower()
+        if name in headers and name in _FRAMING:
+            raise httptools.HttpParserError(f"{name.decode()} twice")
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
         exchange = self._receiving
         if exchange is None:
             return
-        status = self._parser.get_status_code()
+        status, headers = self._parser.get_status_code(), exchange.headers
         if status < 200:
+            if status == 101:
+                raise httptools.HttpParserError("another protocol")
             self._interim = True
-            exchange.headers.clear()
+            headers.clear()
             return
-        headers = exchange.headers
-        chunked, sized = b"transfer-encoding" in headers, b"content-length" in headers
-        if chunked and sized:
-            raise httptools.HttpParserError("both content-length and transfer-encoding")
+        encoding = headers.get(b"transfer-encoding")
+        sized = b"content-length" in headers
+        if encoding is not None and (sized or encoding.lower() != b"chunked"):
+            raise httptools.HttpParserError("a transfer-encoding that is not plain chunked")
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise httptools.HttpParserError("a content encoding that was not asked for")
-        self._until_eof = not (chunked or sized)
+        self._until_eof = not sized and encoding is None
+        self._headers = None
         exchange.status, exchange.started = status, True
         exchange.wake()
 
     def on_body(self, data: bytes) -> None:
+        self._bodiless_bytes = 0
         if self._receiving is not None:
             self._receiving.feed(data)
 
@@ -170,15 +184,17 @@ class Connection(asyncio.Protocol):
         exchange = self._receiving
         if exchange is None or self._interim:
             return
+        self._receiving = None
         self._keep_alive = not self._until_eof and self._parser.should_keep_alive()
-        exchange.complete = True
-        self._disarm()
-        exchange.wake()
+        exchange.end()
 
-    # timeouts: one lazy timer, moved only when it fires
+    # timeouts: one lazy timer, which exchanges and reads do not touch; when it fires it looks at the deadline
 
     def _arm(self) -> None:
-        self._timer = self._loop.call_at(min(self._deadline, self._loop.time() + self._timeouts.idle), self._on_timer)
+        fires_at = min(self._deadline, self._loop.time() + self._timeouts.idle)
+        if self._timer is None or fires_at < self._timer_at:
+            self._disarm()
+            self._timer, self._timer_at = self._loop.call_at(fires_at, self._on_timer), fires_at
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -186,13 +202,17 @@ class Connection(asyncio.Protocol):
             self._timer = None
 
     def _on_timer(self) -> None:
+        self._timer = None
+        if self._receiving is None:
+            return
         if self._loop.time() < self._deadline:
             self._arm()
-        elif self._exchange is not None:
-            self._exchange.fail(DeadlineExceeded("The engine did not go on with its answer in time."))
-            self.abort()
+        else:
+            self._fail(DeadlineExceeded("The engine did not go on with its answer in time."))
 
-    def _fail(self, what: str) -> None:
-        if self._exchange is not None:
-            self._exchange.fail(UpstreamFailed(f"The engine {what}."))
+    def _fail(self, error: GatewayError) -> None:
+        exchange, self._receiving = self._receiving, None
+        if exchange is not None:
+            exchange.flush()
+            exchange.fail(error)
         self.abort()

@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-from gateway.errors import DeadlineExceeded, UpstreamFailed
+from gateway.errors import GatewayError
+from gateway.upstream.client import Sink, UpstreamResponse
 
 HIGH_WATER_BYTES = 256 * 1024
 
@@ -17,83 +18,115 @@ class Source(Protocol):
     def release(self, exchange: "Exchange") -> None: ...
 
 
-class Exchange:
-    """One answer being received: status, headers (lower-case names) and the body as it comes.
+class Exchange(UpstreamResponse):
+    """The answer on one connection. At most HIGH_WATER_BYTES and one read of it are held.
 
-    Reading slower than the server sends pauses its socket, so that at most HIGH_WATER_BYTES and one read are held.
+    Attributes:
+        started: status and headers are there.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.complete = False
+        self.headers = {}
         self.started = False
+        self._complete = False
         self._source = source
+        self._loop = loop
         self._chunks: deque[bytes] = deque()
         self._size = 0
-        self._error: UpstreamFailed | DeadlineExceeded | None = None
+        self._error: GatewayError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
+        self._sink_error: Exception | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self._complete
 
     async def head(self) -> None:
         """Waits for status and headers."""
         while not self.started:
-            await self._wait()
+            await self._change()
 
     async def read(self) -> bytes:
-        """The bytes that have arrived, at least one; `b""` once the answer is complete."""
-        while not self._chunks and not self.complete:
-            await self._wait()
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        if self._size >= HIGH_WATER_BYTES:
-            self._source.resume()
-        self._size = 0
-        return data
+        while not self._chunks and not self._complete:
+            await self._change()
+        return self._take()
 
-    async def body(self, max_bytes: int) -> bytes:
-        """The rest of the answer; raises UpstreamFailed when it is longer than `max_bytes`."""
-        parts, size = [], 0
-        while data := await self.read():
-            parts.append(data)
-            size += len(data)
-            if size > max_bytes:
-                raise UpstreamFailed(f"The engine's answer is longer than {max_bytes} bytes.")
-        return b"".join(parts)
-
-    async def drain(self, seconds: float) -> None:
-        """Reads what is left of an answer whose content is known to be over, so that its connection can be kept."""
+    async def relay(self, sink: Sink) -> None:
+        """As UpstreamResponse.relay; hands on within the read from the socket, without a turn of the event loop."""
+        self._sink = sink
         try:
-            async with asyncio.timeout(seconds):
-                while await self.read():
-                    pass
-        except (TimeoutError, UpstreamFailed, DeadlineExceeded):
-            return
+            self.flush()
+            while self._sink_error is None and not (sink.done or self._complete):
+                if sink.full is None:
+                    await self._change()
+                else:
+                    await asyncio.shield(sink.full)
+                    self._source.resume()
+            if self._sink_error is not None:
+                raise self._sink_error
+        finally:
+            self._sink = None
 
     def close(self) -> None:
-        """Gives the connection back when the answer was read to its end, and aborts it otherwise. Idempotent."""
         self._source.release(self)
+
+    # The connection's side
 
     def feed(self, data: bytes) -> None:
         self._chunks.append(data)
         before, self._size = self._size, self._size + len(data)
         if before < HIGH_WATER_BYTES <= self._size:
             self._source.pause()
+
+    def flush(self) -> None:
+        """All of one read from the socket was fed: goes on in one piece."""
+        if self._chunks:
+            if self._sink is None:
+                self.wake()
+            else:
+                self._hand_on(self._sink)
+
+    def end(self) -> None:
+        self.flush()
+        self._complete = True
         self.wake()
 
-    def fail(self, error: UpstreamFailed | DeadlineExceeded) -> None:
-        self._error = self._error or error
-        self.wake()
+    def fail(self, error: GatewayError) -> None:
+        """The answer will not be complete. What has arrived of it can still be read."""
+        if not self._complete and self._error is None:
+            self._error = error
+            self.wake()
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self) -> None:
-        if self._error is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        elif not self._chunks:
+    def _hand_on(self, sink: Sink) -> None:
+        if sink.done or self._sink_error is not None:
+            return
+        try:
+            sink.write(self._take())
+        except Exception as error:  # noqa: BLE001  # relay raises it: this is the socket's callback
+            self._sink_error = error
+        if sink.full is not None and not self._complete:
+            self._source.pause()
+        if sink.done or sink.full is not None or self._sink_error is not None:
+            self.wake()
+
+    def _take(self) -> bytes:
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        if self._size >= HIGH_WATER_BYTES:
+            self._source.resume()
+        self._size = 0
+        return data
+
+    def _change(self) -> "asyncio.Future[None]":
+        """Done when there is something new; raises what the answer failed with."""
+        if self._error is not None:
             raise self._error
+        self._waiter = waiter = self._loop.create_future()
+        return waiter

@@ -4,17 +4,21 @@ It knows nothing of completions, of replicas' health or of failover; it gives on
 """
 
 import asyncio
+import logging
 import ssl
 
 from gateway.errors import ReplicaSilent, ReplicaUnreachable
 from gateway.origin import Origin
+from gateway.upstream.client import UpstreamClient
 from gateway.upstream.connection import Connection, Timeouts
 from gateway.upstream.exchange import Exchange
+
+log = logging.getLogger(__name__)
 
 MAX_IDLE_CONNECTIONS = 512
 
 
-class HttpClient:
+class HttpClient(UpstreamClient):
     """Sends requests over pooled connections.
 
     Args:
@@ -28,39 +32,20 @@ class HttpClient:
         self._pools: dict[Origin, Pool] = {}
 
     async def post(self, origin: Origin, path: str, headers: dict[str, str], body: bytes) -> Exchange:
-        """POSTs `body` and returns once status and headers are there. The caller closes the exchange.
-
-        Raises:
-            ReplicaUnreachable: there is no connection.
-            ReplicaSilent: the connection was closed without an answer.
-            UpstreamFailed, DeadlineExceeded: the answer broke off or broke the protocol.
-        """
-        head = [f"POST {path} HTTP/1.1", f"host: {origin.authority}", f"content-length: {len(body)}"]
-        head += [f"{name}: {value}" for name, value in headers.items()]
-        request = "\r\n".join([*head, "", ""]).encode("latin-1") + body
         pool = self._pool(origin)
-        connection = await pool.connection()
-        try:
-            return await self._exchange(connection, request)
-        except ReplicaSilent:
-            # A kept connection may be closed by the server just as we use it; a new one tells the truth.
-            if not connection.reused:
-                raise
-        return await self._exchange(await pool.connect(), request)
+        request = _encode(path, pool.host_line, headers, body)
+        connection = pool.kept()
+        if connection is not None:
+            try:
+                return await _exchange(connection, request)
+            except ReplicaSilent:
+                # A kept connection may be closed by the server just as we use it; a new one tells the truth.
+                log.debug("a kept connection to %s was closed", origin.authority)
+        return await _exchange(await pool.connect(), request)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         for pool in self._pools.values():
             pool.close()
-
-    @staticmethod
-    async def _exchange(connection: Connection, request: bytes) -> Exchange:
-        exchange = connection.send(request)
-        try:
-            await exchange.head()
-        except BaseException:
-            exchange.close()
-            raise
-        return exchange
 
     def _pool(self, origin: Origin) -> "Pool":
         pool = self._pools.get(origin)
@@ -70,22 +55,41 @@ class HttpClient:
         return pool
 
 
+def _encode(path: str, host_line: str, headers: dict[str, str], body: bytes) -> bytes:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise ValueError("a line break in a request header")
+    head = f"POST {path} HTTP/1.1\r\n{host_line}content-length: {len(body)}\r\n{lines}\r\n"
+    return head.encode("latin-1") + body
+
+
+async def _exchange(connection: Connection, request: bytes) -> Exchange:
+    exchange = connection.send(request)
+    try:
+        await exchange.head()
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
+
+
 class Pool:
     """Idle connections to one origin, last used first."""
 
     def __init__(self, origin: Origin, timeouts: Timeouts, tls: ssl.SSLContext | None) -> None:
+        self.host_line = f"host: {origin.authority}\r\n"
         self._origin = origin
         self._timeouts = timeouts
         self._tls = tls
         self._idle: list[Connection] = []
+        self._closed = False
 
-    async def connection(self) -> Connection:
+    def kept(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed:
-                connection.reused = True
                 return connection
-        return await self.connect()
+        return None
 
     async def connect(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -100,7 +104,7 @@ class Pool:
         return connection
 
     def put(self, connection: Connection) -> None:
-        if len(self._idle) < MAX_IDLE_CONNECTIONS:
+        if len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
             self._idle.append(connection)
         else:
             connection.abort()
@@ -110,6 +114,7 @@ class Pool:
             self._idle.remove(connection)
 
     def close(self) -> None:
+        self._closed = True
         for connection in list(self._idle):
             connection.abort()
         self._idle.clear()

@@ -4,12 +4,14 @@
 reader sends its own once the stream has ended without an error. Content is never decoded.
 """
 
+import asyncio
 import re
+from typing import Protocol
 
 import orjson
 
 from gateway.errors import StreamInterrupted
-from gateway.upstream.exchange import Exchange
+from gateway.upstream.client import UpstreamResponse
 from gateway.upstream.sse import FrameSplitter, payloads
 
 # Inside a JSON string these quotes would be escaped, so no content can pretend to be either.
@@ -18,8 +20,20 @@ _ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:(?!\s*null)|event:\s*error|er
 _DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
 
 
+class Client(Protocol):
+    """Who receives a relayed stream.
+
+    Attributes:
+        full: as of a Sink.
+    """
+
+    @property
+    def full(self) -> "asyncio.Future[None] | None": ...
+    def write(self, data: bytes) -> None: ...
+
+
 class EventStream:
-    """The events of one exchange, as whole frames.
+    """The events of one exchange, as whole frames: read one after the other, or relayed as they arrive.
 
     Args:
         choices: how many answers the stream carries, each of which has to finish.
@@ -28,7 +42,7 @@ class EventStream:
         ended: the engine has said its last word.
     """
 
-    def __init__(self, exchange: Exchange, choices: int) -> None:
+    def __init__(self, exchange: UpstreamResponse, choices: int) -> None:
         self.ended = False
         self._exchange = exchange
         self._splitter = FrameSplitter()
@@ -43,25 +57,55 @@ class EventStream:
             UpstreamFailed, DeadlineExceeded: the connection broke or stalled.
         """
         while not self.ended and (data := await self._exchange.read()):
-            if frames := self._check(self._splitter.feed(data)):
+            if frames := self.check(data):
                 return frames
+        self._conclude()
+        return b""
+
+    async def relay(self, client: Client) -> None:
+        """Writes the frames to `client` until the stream has ended as it should; raises as `read` does."""
+        await self._exchange.relay(_Relay(self, client))
+        self._conclude()
+
+    def check(self, data: bytes) -> bytes:
+        """The frames that `data` completes, up to the end of the stream."""
+        frames = self._splitter.feed(data)
+        if b"error" in frames and (error := _ERROR.search(frames)):
+            self.ended, self._error = True, _reported(frames[error.start() :])
+            return frames[: error.start()]
+        if _FINISHED.search(frames):
+            self._unfinished -= _finished_choices(frames)
+        if b"[DONE]" in frames and (done := _DONE.search(frames)):
+            self.ended = True
+            return frames[: done.start()]
+        return frames
+
+    def _conclude(self) -> None:
         self.ended = True
         if self._error is not None:
             raise self._error
         if self._unfinished:
             raise StreamInterrupted("The engine ended its stream before the answer was complete. Please try again.")
-        return b""
 
-    def _check(self, frames: bytes) -> bytes:
-        if error := _ERROR.search(frames):
-            self.ended, self._error = True, _reported(frames[error.start() :])
-            return frames[: error.start()]
-        if _FINISHED.search(frames):
-            self._unfinished -= _finished_choices(frames)
-        if done := _DONE.search(frames):
-            self.ended = True
-            return frames[: done.start()]
-        return frames
+
+class _Relay:
+    """The sink between an exchange and a client."""
+
+    def __init__(self, stream: EventStream, client: Client) -> None:
+        self._stream = stream
+        self._client = client
+
+    @property
+    def done(self) -> bool:
+        return self._stream.ended
+
+    @property
+    def full(self) -> "asyncio.Future[None] | None":
+        return self._client.full
+
+    def write(self, data: bytes) -> None:
+        if frames := self._stream.check(data):
+            self._client.write(frames)
 
 
 def _finished_choices(frames: bytes) -> set[int]:

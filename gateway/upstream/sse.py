@@ -21,6 +21,8 @@ class FrameSplitter:
         """Returns the complete frames so far (possibly none); line endings come out as `\\n`."""
         if self._rest:
             data = self._rest + data
+        elif data.endswith(b"\n\n") and b"\r" not in data:
+            return data
         if b"\r" in data:
             held = b"\r" if data.endswith(b"\r") else b""
             data = data.removesuffix(b"\r").replace(b"\r\n", b"\n") + held

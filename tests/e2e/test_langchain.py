@@ -2,18 +2,18 @@
 
 import httpx
 import pytest
-from langserve import RemoteRunnable
 from playwright.async_api import expect
 
 from tests.chatbot.page import open_tab
 from tests.e2e.stack import CHAT_MODEL, EMBEDDING_MODEL
+from tests.remote import remote_runnable
 
 HELLO = {"input": "Say hello."}
 
 
 @pytest.fixture
 def chat(stack):
-    return RemoteRunnable(f"{stack.url}/chains/chat/", timeout=120)
+    return remote_runnable(f"{stack.url}/chains/chat/", timeout=120)
 
 
 async def test_invoke_and_batch(chat):
@@ -45,7 +45,7 @@ async def test_history_and_the_choice_of_a_model(chat):
 
 
 async def test_summarizes_a_text_longer_than_the_context(stack):
-    summarize = RemoteRunnable(f"{stack.url}/chains/summarize/", timeout=300)
+    summarize = remote_runnable(f"{stack.url}/chains/summarize/", timeout=300)
     text = " ".join(
         f"In the year {1500 + year} the river rose and the people of the town moved on." for year in range(280)
     )

@@ -1,6 +1,7 @@
 """The doors on a scripted path, behind the gateway's own layers, on a real port."""
 
 import asyncio
+import functools
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,17 +10,18 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
-from gateway.cli.protocol import BoundedProtocol
-from gateway.metrics import Metrics
-from gateway.middleware.disconnect import CancelOnDisconnect
+from gateway.middleware.auth import Authentication
 from gateway.middleware.errors import ErrorResponses
 from gateway.middleware.request_id import RequestId
 from gateway.routes.framework_errors import translate_framework_errors
+from gateway.routes.front import Gateway
+from gateway.server.bounds import Bounds
+from gateway.server.connection import ClientConnection
 
 
 def app(*routers: APIRouter) -> FastAPI:
-    layers = [Middleware(RequestId), Middleware(ErrorResponses), Middleware(CancelOnDisconnect, Metrics())]
-    application = FastAPI(middleware=layers)
+    layers = [Middleware(RequestId), Middleware(ErrorResponses), Middleware(Authentication, (), insecure=True)]
+    application = Gateway(layers, raw={})
     translate_framework_errors(application)
     for router in routers:
         application.include_router(router)
@@ -27,12 +29,18 @@ def app(*routers: APIRouter) -> FastAPI:
 
 
 @asynccontextmanager
-async def served(application: FastAPI) -> AsyncIterator[str]:
+async def served(application: FastAPI, bounds: Bounds | None = None) -> AsyncIterator[str]:
     """Yields the base URL of a running server."""
     listener = socket.create_server(("127.0.0.1", 0))
+    protocol = functools.partial(ClientConnection, bounds or Bounds())
     server = uvicorn.Server(
         uvicorn.Config(
-            application, http=BoundedProtocol, ws="none", lifespan="off", log_level="error", timeout_graceful_shutdown=2
+            application,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_level="error",
+            timeout_graceful_shutdown=2,
         )
     )
     task = asyncio.create_task(server.serve([listener]))

@@ -1,6 +1,9 @@
 """An upstream that says exactly what a test tells it to, byte by byte, on a real socket."""
 
 import asyncio
+import socket
+import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,16 +13,24 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class RawServer:
-    """Where it listens, and what it has seen."""
+    """Where it listens, and what it has seen.
+
+    Attributes:
+        connections: how many there have been.
+        open: how many of them no side has closed yet.
+        cut: set when a client has closed a connection.
+    """
 
     port: int = 0
+    scheme: str = "http"
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
+    open: int = 0
     cut: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
@@ -29,17 +40,18 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def raw_server(*answers: bytes | Script) -> AsyncIterator[RawServer]:
+async def raw_server(*answers: bytes | Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
     """Answers the n-th request of the server's life with the n-th answer (the last one again after that).
 
-    Bytes are written as they are and the connection stays open; a script does what it likes with it. `cut` is set
-    when a client has closed a connection.
+    Bytes are written as they are and the connection stays open; a script does what it likes with it, and raises
+    ConnectionError to close it.
     """
-    server = RawServer()
+    server = RawServer(scheme="https" if tls else "http")
     open_connections: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
+        server.open += 1
         open_connections[asyncio.current_task()] = writer
         try:
             while True:
@@ -53,9 +65,10 @@ async def raw_server(*answers: bytes | Script) -> AsyncIterator[RawServer]:
         except (asyncio.IncompleteReadError, ConnectionError):
             server.cut.set()
         finally:
+            server.open -= 1
             writer.close()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
@@ -64,6 +77,34 @@ async def raw_server(*answers: bytes | Script) -> AsyncIterator[RawServer]:
         for writer in open_connections.values():
             writer.transport.abort()
         await asyncio.gather(*filter(None, open_connections), return_exceptions=True)
+
+
+def then_close(answer: bytes, reset: bool = False) -> Script:
+    """Writes the bytes and ends the connection behind them: with a FIN, or with a reset."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        if reset:
+            await asyncio.sleep(0.05)  # a reset overtakes what the client has not read yet
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+        raise ConnectionError
+
+    return script
+
+
+def in_pieces(*pieces: bytes) -> Script:
+    """Writes piece by piece; the client's side of the loop gets a turn after each."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return script
 
 
 def sized(body: bytes, status: str = "200 OK", content_type: str = "application/json") -> bytes:

@@ -10,6 +10,7 @@ from langserve import RemoteRunnable
 from langserve.lzstring import LZString
 
 from tests.gateway.scripted_path import ScriptedPath
+from tests.remote import remote_runnable
 
 STREAMS = ("stream", "stream_log", "stream_events")
 RUNS = ("invoke", "batch", *STREAMS)
@@ -23,7 +24,7 @@ class Door:
         self.http = httpx.AsyncClient(base_url=f"{url}/chains", timeout=20)
 
     def chain(self, name: str = "chat") -> RemoteRunnable[Any, Any]:
-        return RemoteRunnable(f"{self.url}/chains/{name}")
+        return remote_runnable(f"{self.url}/chains/{name}")
 
     async def post(self, path: str, body: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()

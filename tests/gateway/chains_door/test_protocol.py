@@ -5,13 +5,13 @@ import json
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
-from langserve import RemoteRunnable
 from openapi_spec_validator import validate
 
 from gateway.bridge.event_stream import EventStreamResponse
 from tests.gateway.chains_door.door import EXTRA, TURN, Door, hashed, request
 from tests.gateway.doors import sse
 from tests.gateway.scripted_path import MODEL, Script
+from tests.remote import remote_runnable
 
 
 async def test_remote_runnable(door: Door) -> None:
@@ -91,7 +91,7 @@ async def test_config_in_the_body_and_in_the_path(door: Door) -> None:
     await door.post(f"{path}/invoke", request("invoke", config={"configurable": {"model": "small"}}))
     await door.post(f"/chat/invoke?config_hash={hashed(other)}", request("invoke"))
     assert [call.model for call in door.path.calls] == ["small", "other", "other", "other", "other", "small", "small"]
-    assert await RemoteRunnable(f"{door.url}/chains{path}").ainvoke(TURN) == "Hello world"
+    assert await remote_runnable(f"{door.url}/chains{path}").ainvoke(TURN) == "Hello world"
 
 
 async def test_schemas_playground_and_index(door: Door) -> None:

@@ -1,0 +1,78 @@
+"""A request's line and headers, and what of them frames the request.
+
+Source: https://www.rfc-editor.org/rfc/rfc9112#name-request-target
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+from starlette.types import Scope
+
+from gateway.errors import InvalidHTTP
+
+# httptools takes RTSP's and Icecast's requests, too.
+_OTHER_PROTOCOLS = frozenset(
+    b"SOURCE DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD FLUSH".split()
+)
+
+
+class RequestHead:
+    """One head, complete.
+
+    Attributes:
+        method, version, target: of the request line, as they were sent.
+        headers: names in lower case.
+        fields: the same by name; of a repeated one the last.
+        declared: the content-length in bytes; 0 without one.
+        expects_continue: the client waits for a `100 Continue` before it sends the body.
+
+    Raises:
+        InvalidHTTP: it is no HTTP/1 request.
+    """
+
+    def __init__(self, method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> None:
+        if version not in {"1.1", "1.0"} or method in _OTHER_PROTOCOLS:
+            raise InvalidHTTP("This server speaks HTTP/1.1.")
+        self.method, self.version, self.target = method.decode("ascii"), version, target
+        self.headers, self.fields = headers, dict(headers)
+        if b"host" not in self.fields:
+            if version == "1.1":
+                raise InvalidHTTP("A request has one Host header.")
+        elif len(self.fields) < len(headers) and sum([name == b"host" for name, _ in headers]) > 1:
+            raise InvalidHTTP("A request has one Host header.")
+        if self.fields.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise InvalidHTTP("The only transfer-encoding taken is chunked.")
+        self.declared = int(self.fields.get(b"content-length", 0))
+        expect = self.fields.get(b"expect")
+        self.expects_continue = expect is not None and expect.lower() == b"100-continue" and version == "1.1"
+
+    @property
+    def has_body(self) -> bool:
+        """Whether some framing of a body was declared."""
+        return self.declared > 0 or b"transfer-encoding" in self.fields
+
+    def scope(self, addresses: Mapping[str, Any]) -> Scope:
+        """The ASGI scope of the request."""
+        url = httptools.parse_url(self.target)
+        raw_path = url.path or b"/"
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": self.version,
+            "method": self.method,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": url.query or b"",
+            "root_path": "",
+            "headers": self.headers,
+            "extensions": {},
+            **addresses,
+        }
+
+    def framing(self) -> bytes:
+        """The header lines that frame the body."""
+        framed = (b"content-length", b"transfer-encoding")
+        return b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in framed)
