@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 UV_VERSION := 0.13.8
 export UV_NATIVE_TLS := 1
 
-.PHONY: serve test lint types lock chromium clean
+.PHONY: serve test lint types lock chromium bench-gateway clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/llmgw up $(ARGS)
@@ -28,6 +28,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml deploy/install.sh
 # The tests of the chat page drive a real browser: Debian's.
 chromium:
 	@command -v chromium >/dev/null || bash deploy/apt.sh chromium
+
+# Ours beside other gateways, on two cores, in 40 minutes; benchmarks/gateway/README.md says how.
+bench-gateway: $(VENV)/.installed
+	bash benchmarks/gateway/install.sh && $(BIN)/python -m benchmarks.gateway $(ARGS)
 
 # Versions and hashes only: the index is the reader's own.
 lock: $(VENV)/.installed

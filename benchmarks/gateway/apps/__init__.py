@@ -1,0 +1,1 @@
+"""Compared gateways that are a few lines of Python."""
