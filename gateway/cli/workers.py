@@ -57,6 +57,7 @@ def _work(app: "ASGIApp", settings: Settings, port: int) -> None:
 
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         loop="uvloop",
         http=functools.partial(ClientConnection, Bounds.of(settings)),  # type: ignore[arg-type]
         ws="none",

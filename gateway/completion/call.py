@@ -4,6 +4,7 @@ catalog > context window > limits > routing > upstream
 """
 
 import logging
+from collections.abc import Sequence
 
 import orjson
 
@@ -54,7 +55,7 @@ class CompletionPath:
             GatewayError: what went wrong, before anything was sent to the client.
         """
         model = self.catalog.model(call.model, context)
-        pool = self._candidates(call, model)
+        pool = _candidates(call, model)
         check_fits(call, model.max_model_len)
         await self._limits.admit(context)
         silent = 0
@@ -72,15 +73,6 @@ class CompletionPath:
                 raise
         raise NoReplica(f"No replica of '{model.name}' can be reached at the moment. Please try again.")
 
-    def _candidates(self, call: Call, model: ModelInfo) -> list[Replica]:
-        pool = self.catalog.pool(model.name)
-        if not pool:
-            raise NoReplica(f"The model '{model.name}' has no replica at the moment. Please try again soon.")
-        able = [replica for replica in pool if call.endpoint.task in replica.tasks]
-        if not able:
-            raise InvalidRequest(f"The model '{model.name}' does not serve {call.endpoint}.", param="model")
-        return able
-
     async def _ask(self, replica: Replica, call: Call, context: RequestContext) -> Answer:
         headers = {"content-type": "application/json", "x-request-id": context.request_id}
         if replica.key is not None:
@@ -94,6 +86,15 @@ class CompletionPath:
         except BaseException:
             exchange.close()
             raise
+
+
+def _candidates(call: Call, model: ModelInfo) -> Sequence[Replica]:
+    pool = model.replicas.get(call.endpoint.task)
+    if pool:
+        return pool
+    if model.replicas:
+        raise InvalidRequest(f"The model '{model.name}' does not serve {call.endpoint}.", param="model")
+    raise NoReplica(f"The model '{model.name}' has no replica at the moment. Please try again soon.")
 
 
 async def _refusal(exchange: UpstreamResponse, replica: Replica, call: Call) -> GatewayError:

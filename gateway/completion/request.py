@@ -105,22 +105,19 @@ class Call(NamedTuple):
     """
 
     endpoint: Endpoint
+    model: str
     payload: dict[str, Any]
     body: bytes
 
     @classmethod
     def parse(cls, endpoint: Endpoint, body: bytes) -> "Call":
         """Raises InvalidJSON or InvalidField, with the field's name in `param`."""
-        payload = json_body.parse(body)
-        return cls(endpoint, _validated(endpoint, payload), body)
+        payload = _validated(endpoint, json_body.parse(body))
+        return cls(endpoint, payload["model"], payload, body)
 
     @classmethod
     def of(cls, endpoint: Endpoint, payload: dict[str, Any]) -> "Call":
-        return cls(endpoint, _validated(endpoint, payload), orjson.dumps(payload))
-
-    @property
-    def model(self) -> str:
-        return str(self.payload["model"])
+        return cls(endpoint, _validated(endpoint, payload)["model"], payload, orjson.dumps(payload))
 
     @property
     def stream(self) -> bool:

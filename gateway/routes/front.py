@@ -31,11 +31,9 @@ class Gateway(FastAPI):
         for layer, args, kwargs in reversed(layers):
             self._layered = layer(self._layered, *args, **kwargs)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._layered(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
+        call = self._layered if scope["type"] == "http" else super().__call__
+        return call(scope, receive, send)
 
     def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         endpoint = self._raw.get(scope["path"])

@@ -51,7 +51,7 @@ class ClientConnection(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._parser = RequestParser(self, bounds.head_bytes)
         self._transport: asyncio.Transport
-        self._addresses: dict[str, Any] = {}
+        self._scope: dict[str, Any] = {}
         self._open: deque[Exchange] = deque()  # the first is being answered, the others wait
         self._receiving: Exchange | None = None  # until its body is complete
         self._closed = False
@@ -71,7 +71,10 @@ class ClientConnection(asyncio.Protocol):
         if accepted is not None and accepted.family in {socket.AF_INET, socket.AF_INET6}:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it on some sockets only
         tls = transport.get_extra_info("sslcontext") is not None
-        self._addresses = {
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "root_path": "",
             "server": get_local_addr(self._transport),
             "client": get_remote_addr(self._transport),
             "scheme": "https" if tls else "http",
@@ -123,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
         self._deadline = float("inf")
         body = RequestBody(self, self._bounds, head.declared, head.expects_continue)
         keep_alive = keep_alive and head.version == "1.1"
-        self._receiving = exchange = Exchange(self, head.scope(self._addresses), head.fields, body, keep_alive)
+        self._receiving = exchange = Exchange(self, head.scope(self._scope), head.fields, body, keep_alive)
         self._open.append(exchange)
         if len(self._open) == 1:
             self._begin(exchange)

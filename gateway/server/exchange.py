@@ -70,7 +70,7 @@ class Exchange:
         self._scope = scope
         self._body_delivered = False
         self._over: asyncio.Event | None = None
-        self._failure = GatewayError("Internal error.")
+        self._failure: GatewayError | None = None
         self._head: ResponseHead | None = None
         self._unsent_head = b""
         self._remaining: int | None = None
@@ -94,7 +94,7 @@ class Exchange:
             self._scope["extensions"].clear()  # the scope and this would keep each other alive
             if not self.answered:
                 self._break_off()
-            self.body.drop()
+                self.body.drop()
             self._channel.ended(self)
 
     def leave(self) -> None:
@@ -142,7 +142,8 @@ class Exchange:
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole response."""
-        await self._keep_up()
+        if self.full is not None:
+            await self._keep_up()
         self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
         self.write(body, more=False)
 
@@ -160,10 +161,13 @@ class Exchange:
         self.first_byte_s = time.perf_counter() - self.began_at
         self._head, self._unsent_head, self._remaining = head, head.data, head.length
 
-    def write(self, body: bytes, more: bool = True) -> None:
-        """A part of the body. Once the client has left, nothing: the task has been cancelled, and may still speak."""
+    def write(self, body: bytes, more: bool = True) -> bool:
+        """A part of the body; returns whether the client keeps up.
+
+        Once it has left, nothing is written: the task has been cancelled, and may still speak.
+        """
         if self.client_left:
-            return
+            return True
         if not self.status or self.answered:
             raise RuntimeError("a response body out of turn")
         data = self._framed(body, more)
@@ -173,6 +177,7 @@ class Exchange:
             self._channel.write(data)
         if not more:
             self._end()
+        return self._channel.paused is None
 
     async def _keep_up(self) -> None:
         while self.full is not None:
@@ -214,8 +219,9 @@ class Exchange:
             self._channel.close()
             return
         self.status = 0
-        body = self._failure.body()
+        failure = self._failure or GatewayError("Internal error.")
+        body = failure.body()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        headers += [(name.encode(), value.encode()) for name, value in self._failure.headers.items()]
-        self.start(self._failure.status, [*headers, (b"connection", b"close")])
+        headers += [(name.encode(), value.encode()) for name, value in failure.headers.items()]
+        self.start(failure.status, [*headers, (b"connection", b"close")])
         self.write(body, more=False)

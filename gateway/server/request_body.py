@@ -62,7 +62,8 @@ class RequestBody:
         self._dropped = True
         self._parts.clear()
         self.unread = 0
-        self._disarm()
+        if self._deadline is not None:
+            self._disarm()
 
     # The application's side
 

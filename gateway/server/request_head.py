@@ -53,26 +53,30 @@ class RequestHead:
         """Whether some framing of a body was declared."""
         return self.declared > 0 or b"transfer-encoding" in self.fields
 
-    def scope(self, addresses: Mapping[str, Any]) -> Scope:
-        """The ASGI scope of the request."""
-        url = httptools.parse_url(self.target)
-        raw_path = url.path or b"/"
+    def scope(self, connection: Mapping[str, Any]) -> Scope:
+        """The ASGI scope of the request; `connection` has what is the same for all on one connection."""
+        raw_path, query = _path_and_query(self.target)
         path = raw_path.decode("ascii")
         return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            **connection,
             "http_version": self.version,
             "method": self.method,
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
-            "query_string": url.query or b"",
-            "root_path": "",
+            "query_string": query,
             "headers": self.headers,
             "extensions": {},
-            **addresses,
         }
 
     def framing(self) -> bytes:
         """The header lines that frame the body."""
         framed = (b"content-length", b"transfer-encoding")
         return b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in framed)
+
+
+def _path_and_query(target: bytes) -> tuple[bytes, bytes]:
+    if target.startswith(b"/") and b"#" not in target:  # what the parser let through has no other special characters
+        path, _, query = target.partition(b"?")
+        return path, query
+    url = httptools.parse_url(target)
+    return url.path or b"/", url.query or b""

@@ -38,7 +38,8 @@ class RequestParser:
         self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._read_bytes = 0
+        self._head_bytes = 0  # at most
         self._head: RequestHead | None = None
         self._in_body = False
         self._body_skipped = False
@@ -46,6 +47,8 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Raises InvalidHTTP or HeadTooLarge; nothing that follows can be understood then."""
+        self._read_bytes = len(data)
+        self._head_bytes += len(data)
         self._overhead_bytes += len(data)
         try:
             self._feed(data)
@@ -72,7 +75,7 @@ class RequestParser:
 
     def on_message_begin(self) -> None:
         self.in_head = True
-        self._target, self._headers, self._head_bytes = b"", [], 0
+        self._target, self._headers, self._head_bytes = b"", [], self._read_bytes
         self._sink.head_begun()
 
     def on_url(self, url: bytes) -> None:
@@ -80,16 +83,15 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.in_head:  # otherwise a trailer
-            self._head_bytes += len(name) + len(value) + 4
-            if self._head_bytes > self._max_head_bytes:
-                raise self._too_large()
             self._headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         self.in_head, self._in_body, self._overhead_bytes = False, True, 0
-        if self._head_bytes + len(self._target) > self._max_head_bytes:
-            raise self._too_large()
+        if self._head_bytes > self._max_head_bytes:  # with what came along with it
+            size = len(self._target) + sum([len(name) + len(value) + 4 for name, value in self._headers])
+            if size > self._max_head_bytes:
+                raise self._too_large()
         self._head = head = RequestHead(parser.get_method(), self._target, parser.get_http_version(), self._headers)
         upgrade = parser.should_upgrade()
         self._body_skipped = upgrade and head.has_body

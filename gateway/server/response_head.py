@@ -35,9 +35,10 @@ class ResponseHead(NamedTuple):
         """Raises RuntimeError when a header would become two, and ValueError on a content-length that is no number."""
         length = None
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
-        for name, value in headers:
+        for header in headers:
+            name, value = header
             if name not in _FRAMING:
-                lines.append(b"%b: %b" % (name, value))
+                lines.append(b": ".join(header))
             elif name == b"content-length":
                 length = int(value)
                 lines.append(b"content-length: %d" % length)

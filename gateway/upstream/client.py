@@ -35,7 +35,8 @@ class Sink(Protocol):
     def done(self) -> bool: ...
     @property
     def full(self) -> "asyncio.Future[None] | None": ...
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> bool:
+        """Returns whether it is neither done nor full now."""
 
 
 class UpstreamResponse(Protocol):
@@ -86,8 +87,7 @@ class UpstreamResponse(Protocol):
             GatewayError: as `read`; what had arrived before was handed on. What `sink.write` raises ends it, too.
         """
         while not sink.done and (data := await self.read()):
-            sink.write(data)
-            if sink.full is not None:
+            if not sink.write(data) and sink.full is not None:
                 await asyncio.shield(sink.full)
 
     async def drain(self, seconds: float) -> None:

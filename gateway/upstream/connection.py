@@ -49,6 +49,8 @@ class Connection(asyncio.Protocol):
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
+        self._body: list[bytes] = []  # what the current read had of it
+        self.on_body = self._body.append
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None  # until its reader has closed it
         self._receiving: Exchange | None = None  # until its answer is complete or has failed
@@ -69,7 +71,8 @@ class Connection(asyncio.Protocol):
         self._bodiless_bytes = 0
         self._heard = self._until_eof = self._keep_alive = False
         self._deadline = self._loop.time() + self._timeouts.first_byte
-        self._arm()
+        if self._timer is None or self._deadline < self._timer_at:
+            self._arm()
         self._transport.write(request)
         return exchange
 
@@ -119,7 +122,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._fail(UpstreamFailed("The engine changed to another protocol."))
         else:
-            exchange.flush()
+            if self._receiving is None:
+                self._body.clear()  # of a second answer, which nobody asked for
+            else:
+                self._deliver(exchange)
             if self._bodiless_bytes > MAX_HEADER_BYTES:  # of headers, chunk extensions or trailers
                 self._fail(UpstreamFailed("The engine sent headers without end."))
 
@@ -175,15 +181,11 @@ class Connection(asyncio.Protocol):
         exchange.status, exchange.started = status, True
         exchange.wake()
 
-    def on_body(self, data: bytes) -> None:
-        self._bodiless_bytes = 0
-        if self._receiving is not None:
-            self._receiving.feed(data)
-
     def on_message_complete(self) -> None:
         exchange = self._receiving
         if exchange is None or self._interim:
             return
+        self._deliver(exchange)
         self._receiving = None
         self._keep_alive = not self._until_eof and self._parser.should_keep_alive()
         exchange.end()
@@ -191,10 +193,9 @@ class Connection(asyncio.Protocol):
     # timeouts: one lazy timer, which exchanges and reads do not touch; when it fires it looks at the deadline
 
     def _arm(self) -> None:
-        fires_at = min(self._deadline, self._loop.time() + self._timeouts.idle)
-        if self._timer is None or fires_at < self._timer_at:
-            self._disarm()
-            self._timer, self._timer_at = self._loop.call_at(fires_at, self._on_timer), fires_at
+        self._disarm()
+        self._timer_at = min(self._deadline, self._loop.time() + self._timeouts.idle)
+        self._timer = self._loop.call_at(self._timer_at, self._on_timer)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -213,6 +214,13 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: GatewayError) -> None:
         exchange, self._receiving = self._receiving, None
         if exchange is not None:
-            exchange.flush()
+            self._deliver(exchange)
             exchange.fail(error)
         self.abort()
+
+    def _deliver(self, exchange: Exchange) -> None:
+        body = self._body
+        if body:
+            self._bodiless_bytes = 0
+            exchange.feed(body[0] if len(body) == 1 else b"".join(body))
+            body.clear()

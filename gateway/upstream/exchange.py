@@ -1,7 +1,6 @@
 """One answer being received: the reader's side of an HTTP/1.1 exchange."""
 
 import asyncio
-from collections import deque
 from typing import Protocol
 
 from gateway.errors import GatewayError
@@ -32,42 +31,51 @@ class Exchange(UpstreamResponse):
         self._complete = False
         self._source = source
         self._loop = loop
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._size = 0
         self._error: GatewayError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
         self._sink_error: Exception | None = None
+        self._sink_done = False
 
     @property
     def complete(self) -> bool:
         return self._complete
 
-    async def head(self) -> None:
-        """Waits for status and headers."""
-        while not self.started:
-            await self._change()
-
     async def read(self) -> bytes:
         while not self._chunks and not self._complete:
-            await self._change()
+            await self.change()
         return self._take()
+
+    async def body(self, max_bytes: int) -> bytes:
+        if self._complete and self._size <= max_bytes:
+            return self._take()
+        return await super().body(max_bytes)
 
     async def relay(self, sink: Sink) -> None:
         """As UpstreamResponse.relay; hands on within the read from the socket, without a turn of the event loop."""
-        self._sink = sink
+        self._sink, self._sink_done = sink, sink.done
         try:
-            self.flush()
-            while self._sink_error is None and not (sink.done or self._complete):
+            if self._chunks and not self._sink_done:
+                self._hand_on(sink, self._take())
+            while not (self._sink_done or self._complete):
                 if sink.full is None:
-                    await self._change()
+                    await self.change()
                 else:
                     await asyncio.shield(sink.full)
                     self._source.resume()
             if self._sink_error is not None:
                 raise self._sink_error
         finally:
-            self._sink = None
+            self._sink, self._sink_done = None, False
+
+    def change(self) -> "asyncio.Future[None]":
+        """Done when there is something new; raises what the answer failed with."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def close(self) -> None:
         self._source.release(self)
@@ -75,21 +83,13 @@ class Exchange(UpstreamResponse):
     # The connection's side
 
     def feed(self, data: bytes) -> None:
-        self._chunks.append(data)
-        before, self._size = self._size, self._size + len(data)
-        if before < HIGH_WATER_BYTES <= self._size:
-            self._source.pause()
-
-    def flush(self) -> None:
-        """All of one read from the socket was fed: goes on in one piece."""
-        if self._chunks:
-            if self._sink is None:
-                self.wake()
-            else:
-                self._hand_on(self._sink)
+        """What one read from the socket had of the body."""
+        if self._sink is None or self._sink_done:
+            self._hold(data)
+        else:
+            self._hand_on(self._sink, data)
 
     def end(self) -> None:
-        self.flush()
         self._complete = True
         self.wake()
 
@@ -100,33 +100,33 @@ class Exchange(UpstreamResponse):
             self.wake()
 
     def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
-    def _hand_on(self, sink: Sink) -> None:
-        if sink.done or self._sink_error is not None:
-            return
+    def _hold(self, data: bytes) -> None:
+        self._chunks.append(data)
+        before, self._size = self._size, self._size + len(data)
+        if before < HIGH_WATER_BYTES <= self._size:
+            self._source.pause()
+        self.wake()
+
+    def _hand_on(self, sink: Sink, data: bytes) -> None:
         try:
-            sink.write(self._take())
+            if sink.write(data):
+                return
         except Exception as error:  # noqa: BLE001  # relay raises it: this is the socket's callback
-            self._sink_error = error
+            self._sink_error, self._sink_done = error, True
+        else:
+            self._sink_done = sink.done
         if sink.full is not None and not self._complete:
             self._source.pause()
-        if sink.done or sink.full is not None or self._sink_error is not None:
-            self.wake()
+        self.wake()
 
     def _take(self) -> bytes:
-        chunks = self._chunks
+        chunks, self._chunks = self._chunks, []
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
         if self._size >= HIGH_WATER_BYTES:
             self._source.resume()
         self._size = 0
         return data
-
-    def _change(self) -> "asyncio.Future[None]":
-        """Done when there is something new; raises what the answer failed with."""
-        if self._error is not None:
-            raise self._error
-        self._waiter = waiter = self._loop.create_future()
-        return waiter

@@ -66,7 +66,8 @@ def _encode(path: str, host_line: str, headers: dict[str, str], body: bytes) -> 
 async def _exchange(connection: Connection, request: bytes) -> Exchange:
     exchange = connection.send(request)
     try:
-        await exchange.head()
+        while not exchange.started:
+            await exchange.change()
     except BaseException:
         exchange.close()
         raise

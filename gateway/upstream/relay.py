@@ -17,6 +17,7 @@ from gateway.upstream.sse import FrameSplitter, payloads
 # Inside a JSON string these quotes would be escaped, so no content can pretend to be either.
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:(?!\s*null)|event:\s*error|error:)', re.MULTILINE)
+_E, _NL = b"e\n"
 _DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
 
 
@@ -29,7 +30,8 @@ class Client(Protocol):
 
     @property
     def full(self) -> "asyncio.Future[None] | None": ...
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> bool:
+        """Returns whether it keeps up, so that `full` is None."""
 
 
 class EventStream:
@@ -69,15 +71,19 @@ class EventStream:
 
     def check(self, data: bytes) -> bytes:
         """The frames that `data` completes, up to the end of the stream."""
-        frames = self._splitter.feed(data)
-        if b"error" in frames and (error := _ERROR.search(frames)):
-            self.ended, self._error = True, _reported(frames[error.start() :])
-            return frames[: error.start()]
+        # One event of one line, neither an error nor the end: nearly all of an engine's are.
+        one_line = data.find(b"\n") == len(data) - 2 and data[-1] == _NL
+        if one_line and data.startswith(b'data: {"') and data[8] != _E and self._splitter.empty:
+            frames = data
+        else:
+            frames = self._splitter.feed(data)
+            if b"error" in frames and (error := _ERROR.search(frames)):
+                self.ended, self._error = True, _reported(frames[error.start() :])
+                return frames[: error.start()]
+            if b"[DONE]" in frames and (done := _DONE.search(frames)):
+                self.ended, frames = True, frames[: done.start()]
         if _FINISHED.search(frames):
             self._unfinished -= _finished_choices(frames)
-        if b"[DONE]" in frames and (done := _DONE.search(frames)):
-            self.ended = True
-            return frames[: done.start()]
         return frames
 
     def _conclude(self) -> None:
@@ -103,9 +109,11 @@ class _Relay:
     def full(self) -> "asyncio.Future[None] | None":
         return self._client.full
 
-    def write(self, data: bytes) -> None:
-        if frames := self._stream.check(data):
-            self._client.write(frames)
+    def write(self, data: bytes) -> bool:
+        stream = self._stream
+        frames = stream.check(data)
+        keeps_up = not frames or self._client.write(frames)
+        return keeps_up and not stream.ended
 
 
 def _finished_choices(frames: bytes) -> set[int]:

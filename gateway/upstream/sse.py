@@ -17,6 +17,11 @@ class FrameSplitter:
     def __init__(self) -> None:
         self._rest = b""
 
+    @property
+    def empty(self) -> bool:
+        """No frame has begun whose end is not there."""
+        return not self._rest
+
     def feed(self, data: bytes) -> bytes:
         """Returns the complete frames so far (possibly none); line endings come out as `\\n`."""
         if self._rest:

@@ -36,6 +36,7 @@ async def served(application: FastAPI, bounds: Bounds | None = None) -> AsyncIte
     server = uvicorn.Server(
         uvicorn.Config(
             application,
+            interface="asgi3",
             http=protocol,
             ws="none",
             lifespan="off",

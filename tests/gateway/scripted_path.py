@@ -10,7 +10,7 @@ from gateway.completion.request import Call
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, ModelNotFound
 
-MODEL = ModelInfo("small", frozenset({"chat"}), 2_048, 0)
+MODEL = ModelInfo("small", frozenset({"chat"}), 2_048, 0, replicas={})
 
 
 @dataclass

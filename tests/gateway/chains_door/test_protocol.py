@@ -80,7 +80,7 @@ async def test_dict_chunks_arrive(door: Door) -> None:
 
 
 async def test_config_in_the_body_and_in_the_path(door: Door) -> None:
-    door.path.catalog.known = [MODEL, MODEL.__class__("other", MODEL.tasks, None, 0)]
+    door.path.catalog.known = [MODEL, MODEL.__class__("other", MODEL.tasks, None, 0, replicas={})]
     other = {"configurable": {"model": "other", "unknown": 1}, "tags": ["x"], "run_name": "x"}
     path = f"/chat/c/{hashed(other)}"
     await door.post("/chat/invoke", request("invoke"))

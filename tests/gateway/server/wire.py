@@ -147,7 +147,13 @@ async def serving(app: ASGIApp, graceful_s: int = 5, **bounds) -> AsyncIterator[
     protocol = functools.partial(ClientConnection, Bounds(**bounds))
     server = uvicorn.Server(
         uvicorn.Config(
-            app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=graceful_s
+            app,
+            interface="asgi3",
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=graceful_s,
         )
     )
     task = asyncio.create_task(server.serve([listener]))
