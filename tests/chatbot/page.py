@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Page, ViewportSize, async_playwright, expect
 
+from tests.polling import eventually
+
 expect.set_options(timeout=15_000)  # Generous, for a machine that is busy.
 
 _SWITCHES = (
@@ -67,10 +69,16 @@ class ChatPage:
         await self.stop_button.click()
 
     async def set_max_tokens(self, count: int) -> None:
+        await expect(self.model).not_to_have_value("")
         await self.page.get_by_role("button", name="Settings").click()
-        await self.page.get_by_label("number input for Max tokens").fill(str(count))
-        await self.page.keyboard.press("Tab")
-        await expect(self.page.locator("#settings input[type=range]").last).to_have_value(str(count))
+
+        async def taken() -> bool:
+            """Gradio puts its own value back while it is still building the page, so a person would type again."""
+            await self.page.get_by_label("number input for Max tokens").fill(str(count))
+            await self.page.keyboard.press("Tab")
+            return await self.page.locator("#settings input[type=range]").last.input_value() == str(count)
+
+        await eventually(taken)
 
     async def set_system_prompt(self, text: str) -> None:
         await self.page.get_by_label("System prompt").fill(text)
