@@ -48,20 +48,20 @@ class Record:
 
 
 class Directory(Protocol):
-    async def publish(self, record: Record) -> None:
-        """Puts the record in the directory or renews it, until EXPIRY_S from now. Does not raise."""
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Puts the records in the directory or renews them, until EXPIRY_S from now. Does not raise."""
 
-    async def withdraw(self, record: Record) -> None:
-        """Takes the record out and closes the directory. Does not raise."""
+    async def withdraw(self, records: Sequence[Record]) -> None:
+        """Takes the records out and closes the directory. Does not raise."""
 
 
 class NullDirectory:
     """Without a Redis nobody is told; Serve's own route still reaches the replica."""
 
-    async def publish(self, record: Record) -> None:
+    async def publish(self, records: Sequence[Record]) -> None:
         pass
 
-    async def withdraw(self, record: Record) -> None:
+    async def withdraw(self, records: Sequence[Record]) -> None:
         pass
 
 
@@ -72,22 +72,26 @@ class RedisDirectory:
         self._redis = redis
         self._away = False
 
-    async def publish(self, record: Record) -> None:
-        key = f"{PREFIX}:replica:{record.id}"
+    async def publish(self, records: Sequence[Record]) -> None:
         try:
-            before = await self._redis.set(key, json.dumps(asdict(record)), ex=EXPIRY_S, get=True)
-            if before is None:
-                await self._sweep()
-                await self._redis.sadd(f"{PREFIX}:replicas", record.id)
-                await self._redis.publish(f"{PREFIX}:changes", record.id)
+            for record in records:
+                await self._renew(record)
         except (RedisError, OSError) as error:
             if not self._away:
-                log.warning("directory: Redis is away, %s keeps trying: %s", record.id, error)
+                log.warning("directory: Redis is away, %s keeps trying: %s", records[0].id, error)
             self._away = True
         else:
             if self._away:
-                log.warning("directory: Redis is back, %s is registered again", record.id)
+                log.warning("directory: Redis is back, %s is registered again", records[0].id)
             self._away = False
+
+    async def _renew(self, record: Record) -> None:
+        key = f"{PREFIX}:replica:{record.id}"
+        before = await self._redis.set(key, json.dumps(asdict(record)), ex=EXPIRY_S, get=True)
+        if before is None:
+            await self._sweep()
+            await self._redis.sadd(f"{PREFIX}:replicas", record.id)
+            await self._redis.publish(f"{PREFIX}:changes", record.id)
 
     async def _sweep(self) -> None:
         """Takes out the ids of replicas that were killed: their records have expired."""
@@ -95,15 +99,16 @@ class RedisDirectory:
             if not await self._redis.exists(f"{PREFIX}:replica:{id_!s}"):
                 await self._redis.srem(f"{PREFIX}:replicas", id_)
 
-    async def withdraw(self, record: Record) -> None:
+    async def withdraw(self, records: Sequence[Record]) -> None:
         try:
             async with self._redis.pipeline(transaction=True) as transaction:
-                transaction.delete(f"{PREFIX}:replica:{record.id}")
-                transaction.srem(f"{PREFIX}:replicas", record.id)
-                transaction.publish(f"{PREFIX}:changes", record.id)
+                for record in records:
+                    transaction.delete(f"{PREFIX}:replica:{record.id}")
+                    transaction.srem(f"{PREFIX}:replicas", record.id)
+                    transaction.publish(f"{PREFIX}:changes", record.id)
                 await transaction.execute()
         except (RedisError, OSError) as error:
-            log.warning("directory: %s could not leave, its record expires: %s", record.id, error)
+            log.warning("directory: %s could not leave, its record expires: %s", records[0].id, error)
         finally:
             await self._redis.aclose()
 

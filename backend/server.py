@@ -9,9 +9,8 @@ from typing import Self, cast
 import aiohttp
 
 from backend import guard
-from backend.engines.base import KEY_VARIABLE, Engine, Launch, Load
+from backend.engines.base import KEY_VARIABLE, Engine, Launch, Load, Place
 from backend.home import home
-from backend.ports import LOOPBACK, free_port
 from backend.spec import ModelSpec
 
 TAIL_LINES = 20
@@ -29,7 +28,7 @@ class EngineFailed(RuntimeError):
 
 
 class EngineServer:
-    """An engine server on loopback.
+    """One engine server.
 
     Attributes:
         url: its address, without a trailing slash.
@@ -52,16 +51,15 @@ class EngineServer:
         self._log = asyncio.create_task(self._keep_output())
 
     @classmethod
-    async def start(cls, spec: ModelSpec, engine: Engine, threads: int) -> Self:
-        """Starts the server and waits until it is healthy.
+    async def start(cls, spec: ModelSpec, engine: Engine, place: Place) -> Self:
+        """Starts the server at `place` and waits until it is healthy.
 
         Raises:
             EngineFailed: it exited, or was not healthy within `spec.start_timeout_s`.
             MissingModel: the model's files are not there.
         """
-        port = free_port()
-        process = await _spawn(engine.launch(spec, port, threads))
-        server = cls(spec, engine, process, f"http://{LOOPBACK}:{port}")
+        process = await _spawn(engine.launch(spec, place))
+        server = cls(spec, engine, process, place.url)
         try:
             async with asyncio.timeout(spec.start_timeout_s):
                 while not await server._probe():  # noqa: ASYNC110 - another process, there is no event to wait for

@@ -3,6 +3,13 @@
     ray: {http_port: 8000}
     models:
       - {name: my-model, engine: llamacpp, source: /models/my.gguf, max_model_len: 4096, max_num_seqs: 8}
+      - name: llama-3-8b
+        engine: vllm
+        source: meta-llama/Meta-Llama-3-8B-Instruct
+        max_model_len: 8192
+        max_num_seqs: 256
+        resources: {num_gpus: 1}
+        options: {kv_cache_dtype: fp8}
 
 The `gateway:` section of the same file belongs to the gateway and is passed over here.
 """
@@ -25,6 +32,7 @@ class SpecError(ValueError):
 class Task(StrEnum):
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
+    SCORE = "score"
 
 
 class StrictModel(BaseModel):
@@ -51,6 +59,7 @@ class ModelSpec(StrictModel):
     max_num_seqs: int = Field(default=4, gt=0, description="sequences that are worked on at the same time")
     num_replicas: int = Field(default=1, gt=0)
     resources: Resources = Resources()
+    options: dict[str, Any] = Field(default_factory=dict, description="of the engine")
     route_prefix: str = Field(default="", pattern=r"^(/[^/{}]+)*$", description="Serve's HTTP route; default `/<name>`")
     start_timeout_s: float = Field(default=120.0, gt=0, description="from the start of the engine to its first health")
 
@@ -70,11 +79,17 @@ class ModelSpec(StrictModel):
 
     @model_validator(mode="after")
     def _supported(self) -> Self:
-        supported = engines()[self.engine].tasks
+        engine = engines()[self.engine]
+        supported = engine.tasks
         if self.task not in supported:
             raise ValueError(
                 f"engine {self.engine!r} does not do {self.task.value!r}, only {', '.join(sorted(supported))}"
             )
+        try:
+            engine.options.model_validate(self.options)
+        except ValidationError as error:
+            raise ValueError(f"options.{_one_line(error)}") from error
+        engine.check(self)
         return self
 
 
@@ -92,8 +107,10 @@ class ClusterSpec(StrictModel):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        for field in ("name", "route_prefix"):
-            values = [getattr(model, field) for model in self.models]
+        for field, values in {
+            "name": [name for model in self.models for name in engines()[model.engine].names(model)],
+            "route_prefix": [model.route_prefix for model in self.models],
+        }.items():
             if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise ValueError(f"two models have the same {field}: {', '.join(twice)}")
         return self

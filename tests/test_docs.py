@@ -5,6 +5,7 @@ import re
 import pytest
 import typer
 
+from backend.engines.vllm import VllmOptions
 from backend.spec import ModelSpec
 from gateway.app import create_app
 from gateway.cli.main import app as cli
@@ -31,7 +32,12 @@ def test_settings():
 
 
 def test_fields_of_a_model():
-    assert first_column(MODEL) == set(ModelSpec.model_fields)
+    model, _, vllm = MODEL.partition("| option of vLLM |")
+    assert first_column(model) == set(ModelSpec.model_fields)
+    options = {
+        name for cell in re.findall(r"^\| (`[^|]+`) \|", vllm, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+    assert options == set(VllmOptions.model_fields)
 
 
 def test_metrics():

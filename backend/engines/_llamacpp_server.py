@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="llamacpp-server")
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file, or the folder of a BERT")
     parser.add_argument("--alias", required=True, help="the model name that answers carry")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--context", type=int, required=True, help="tokens of one sequence, prompt and answer")
     parser.add_argument("--parallel", type=int, required=True, help="sequences served at the same time")
@@ -68,7 +69,7 @@ def main() -> None:
     app = application(args.alias, args.context, os.environ["LLMGW_ENGINE_KEY"], slots, embeddings=args.embeddings)
     web.run_app(
         app,
-        host="127.0.0.1",
+        host=args.host,
         port=args.port,
         print=None,
         access_log=None,

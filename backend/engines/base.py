@@ -1,6 +1,6 @@
 """The seam between a replica and the engine that serves it: an engine is an OpenAI-speaking server process.
 
-The replica picks a free port, starts what `launch` says, polls `health_path` until it answers 200 and reads the load
+The replica picks a place, starts what `launch` says, polls `health_path` until it answers 200 and reads the load
 from `/metrics`. Every route but the health must demand `Authorization: Bearer $LLMGW_ENGINE_KEY`; the server finds the
 key in its environment, never on its command line.
 """
@@ -11,10 +11,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import BaseModel, ConfigDict
+
 if TYPE_CHECKING:
     from backend.spec import ModelSpec
 
 KEY_VARIABLE = "LLMGW_ENGINE_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine server runs.
+
+    Attributes:
+        host: the node's address, which the server listens on.
+        threads: how many compute threads it may have: the CPUs that are reserved.
+        cores: the ids of the cores that are this replica's alone; empty when any will do.
+    """
+
+    host: str
+    port: int
+    threads: int
+    cores: tuple[int, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """The server's address, without a trailing slash."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +57,36 @@ class Load:
     waiting: int = 0
 
 
+class NoOptions(BaseModel):
+    """An engine that needs to know no more than every ModelSpec says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Engine(ABC):
+    """
+    Attributes:
+        options: what a model's `options` must be.
+    """
+
     tasks: ClassVar[frozenset[str]]
+    options: ClassVar[type[BaseModel]] = NoOptions
     health_path: ClassVar[str] = "/health"
 
+    def check(self, spec: "ModelSpec") -> None:  # noqa: B027  # most engines have nothing to add
+        """Raises ValueError when the fields of `spec`, each right by itself, do not go together."""
+
+    def names(self, spec: "ModelSpec") -> tuple[str, ...]:
+        """The models that one server answers for, by their public names."""
+        return (spec.name,)
+
+    def pins_cores(self, spec: "ModelSpec") -> bool:
+        """Whether its threads want cores of their own."""
+        return False
+
     @abstractmethod
-    def launch(self, spec: "ModelSpec", port: int, threads: int) -> Launch:
-        """Command line and environment of a server for `spec` on 127.0.0.1:`port`, with so many compute threads.
+    def launch(self, spec: "ModelSpec", place: Place) -> Launch:
+        """Command line and environment of a server for `spec` at `place`.
 
         Raises:
             MissingModel: the model's files are not there.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from backend.engines import _gguf_header
-from backend.engines.base import Engine, Launch, Load, sample
+from backend.engines.base import Engine, Launch, Load, Place, sample
 from backend.sources import locate, size
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ PROCESS_BYTES = 150 * MIB
 class LlamaCpp(Engine):
     tasks: ClassVar[frozenset[str]] = frozenset({"chat", "embeddings"})
 
-    def launch(self, spec: "ModelSpec", port: int, threads: int) -> Launch:
+    def launch(self, spec: "ModelSpec", place: Place) -> Launch:
         argv = [sys.executable, "-m", "backend.engines._llamacpp_server"]
-        argv += ["--model", str(locate(spec.source)), "--alias", spec.name, "--port", str(port)]
-        argv += ["--context", str(spec.max_model_len), "--parallel", str(spec.max_num_seqs), "--threads", str(threads)]
+        argv += ["--model", str(locate(spec.source)), "--alias", spec.name]
+        argv += ["--host", place.host, "--port", str(place.port), "--threads", str(place.threads)]
+        argv += ["--context", str(spec.max_model_len), "--parallel", str(spec.max_num_seqs)]
         return Launch(tuple([*argv, "--embeddings"] if spec.task == "embeddings" else argv))
 
     def load(self, metrics: str) -> Load:

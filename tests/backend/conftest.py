@@ -17,6 +17,8 @@ import pytest
 from redis import Redis
 
 from backend.engines import engines
+from backend.engines.base import Place
+from backend.ports import LOOPBACK, free_port
 from backend.server import EngineServer
 from backend.spec import ClusterSpec, ModelSpec
 
@@ -68,7 +70,7 @@ def default_models() -> dict[str, ModelSpec]:
 
 
 async def _served(spec: ModelSpec) -> AsyncIterator[EngineServer]:
-    server = await EngineServer.start(spec, engines()[spec.engine], threads=1)
+    server = await EngineServer.start(spec, engines()[spec.engine], Place(LOOPBACK, free_port(), threads=1))
     yield server
     await server.stop()
 

@@ -40,8 +40,8 @@ async def test_a_replica_comes_lives_and_goes(redis: Redis, redis_url: str) -> N
     directory = connect(redis_url)
     async with redis.pubsub() as changes:
         await changes.subscribe(CHANGES)
-        await directory.publish(RECORD)
-        await directory.publish(replace(RECORD, running=2, waiting=1))
+        await directory.publish([RECORD])
+        await directory.publish([replace(RECORD, running=2, waiting=1)])
         assert json.loads(await redis.get(KEY)) == {
             "version": 1,
             "id": "m-1",
@@ -58,7 +58,7 @@ async def test_a_replica_comes_lives_and_goes(redis: Redis, redis_url: str) -> N
         }
         assert 0 < await redis.ttl(KEY) <= EXPIRY_S
         assert await redis.smembers(IDS) == {"m-1"}
-        await directory.withdraw(RECORD)
+        await directory.withdraw([RECORD])
         assert await redis.get(KEY) is None
         assert await redis.smembers(IDS) == set()
         await redis.publish(CHANGES, "end")
@@ -77,40 +77,40 @@ async def _until_end(changes: "object") -> AsyncIterator[dict[str, str]]:
 
 async def test_a_record_that_was_lost_is_announced_anew(redis: Redis, redis_url: str) -> None:
     directory = connect(redis_url)
-    await directory.publish(RECORD)
+    await directory.publish([RECORD])
     await redis.flushall()
     async with redis.pubsub() as changes:
         await changes.subscribe(CHANGES)
-        await directory.publish(RECORD)
+        await directory.publish([RECORD])
         await redis.publish(CHANGES, "end")
         assert [message["data"] async for message in _until_end(changes)] == ["m-1"]
     assert await redis.smembers(IDS) == {"m-1"}
-    await directory.withdraw(RECORD)
+    await directory.withdraw([RECORD])
 
 
 async def test_the_ids_of_replicas_that_were_killed_are_swept(redis: Redis, redis_url: str) -> None:
     await redis.sadd(IDS, "m-killed")
     directory = connect(redis_url)
-    await directory.publish(RECORD)
+    await directory.publish([RECORD])
     assert await redis.smembers(IDS) == {"m-1"}
-    await directory.withdraw(RECORD)
+    await directory.withdraw([RECORD])
 
 
 async def test_a_redis_that_goes_and_comes_is_one_line_each(
     redis_server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = connect(redis_server.url)
-    await directory.publish(RECORD)
+    await directory.publish([RECORD])
     redis_server.kill()
     with caplog.at_level(logging.INFO, logger="backend.directory"):
-        await directory.publish(RECORD)
-        await directory.publish(RECORD)
+        await directory.publish([RECORD])
+        await directory.publish([RECORD])
         redis_server.start()
-        await directory.publish(RECORD)
-        await directory.publish(RECORD)
+        await directory.publish([RECORD])
+        await directory.publish([RECORD])
         assert await redis.smembers(IDS) == {"m-1"}
         redis_server.kill()
-        await directory.withdraw(RECORD)
+        await directory.withdraw([RECORD])
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == 3
     assert "away" in words[0]
@@ -121,5 +121,5 @@ async def test_a_redis_that_goes_and_comes_is_one_line_each(
 async def test_without_a_redis_nobody_is_told() -> None:
     directory = connect(None)
     assert isinstance(directory, NullDirectory)
-    await directory.publish(RECORD)
-    await directory.withdraw(RECORD)
+    await directory.publish([RECORD])
+    await directory.withdraw([RECORD])

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from backend.engines import EngineLoadError, discover, engines
-from backend.engines.base import KEY_VARIABLE, Load
+from backend.engines.base import KEY_VARIABLE, Load, Place
 from backend.spec import ModelSpec
 
 LLAMACPP = engines()["llamacpp"]
@@ -17,7 +17,7 @@ def test_the_command_line_says_the_spec_and_no_secret(
     default_models: dict[str, ModelSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "secret-key")
-    argv = LLAMACPP.launch(default_models["chat"], port=4711, threads=3).argv
+    argv = LLAMACPP.launch(default_models["chat"], Place("127.0.0.1", 4711, threads=3)).argv
     assert option(argv, "--port") == "4711"
     assert option(argv, "--threads") == "3"
     assert option(argv, "--context") == "4096"
@@ -30,7 +30,7 @@ def test_the_command_line_says_the_spec_and_no_secret(
 
 def test_an_embeddings_model_promises_nothing_of_chat(default_models: dict[str, ModelSpec]) -> None:
     spec = default_models["embeddings"]
-    assert "--embeddings" in LLAMACPP.launch(spec, port=1, threads=1).argv
+    assert "--embeddings" in LLAMACPP.launch(spec, Place("127.0.0.1", 1, threads=1)).argv
     assert LLAMACPP.capabilities(spec) == ()
 
 

@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from backend.engines import engines
-from backend.engines.base import Engine, Launch, Load
+from backend.engines.base import Engine, Launch, Load, Place
+from backend.ports import LOOPBACK, free_port
 from backend.server import EngineFailed, EngineServer
 from backend.spec import ModelSpec
 
@@ -19,7 +20,7 @@ class Script(Engine):
     def __init__(self, script: str) -> None:
         self._argv = ("sh", "-c", script)
 
-    def launch(self, spec: ModelSpec, port: int, threads: int) -> Launch:
+    def launch(self, spec: ModelSpec, place: Place) -> Launch:
         return Launch(self._argv, {"GREETING": "from the environment"})
 
     def load(self, metrics: str) -> Load:
@@ -38,7 +39,7 @@ async def test_an_engine_that_dies_shows_its_last_words(
     spec = default_models["chat"]
     engine = Script('echo "the reason: $GREETING" >&2; exit 3')
     with pytest.raises(EngineFailed, match=r"exited with status 3: the reason: from the environment"):
-        await EngineServer.start(spec, engine, threads=1)
+        await EngineServer.start(spec, engine, Place(LOOPBACK, free_port(), threads=1))
     logs = list((engine_environment / "logs").glob(f"{spec.name}-*.log"))
     assert any("the reason: from the environment" in log.read_text() for log in logs)
 
@@ -46,13 +47,13 @@ async def test_an_engine_that_dies_shows_its_last_words(
 async def test_an_engine_that_is_never_healthy_is_stopped(default_models: dict[str, ModelSpec]) -> None:
     spec = default_models["chat"].model_copy(update={"start_timeout_s": 0.5})
     with pytest.raises(EngineFailed, match=r"not healthy within 0\.5 s: loading"):
-        await EngineServer.start(spec, Script("echo loading; sleep 300"), threads=1)
+        await EngineServer.start(spec, Script("echo loading; sleep 300"), Place(LOOPBACK, free_port(), threads=1))
     assert not [child for child in psutil.Process().children(recursive=True) if "sleep" in child.name()]
 
 
 async def test_a_killed_engine_fails_its_health_check(default_models: dict[str, ModelSpec]) -> None:
     spec = default_models["embeddings"]
-    server = await EngineServer.start(spec, engines()[spec.engine], threads=1)
+    server = await EngineServer.start(spec, engines()[spec.engine], Place(LOOPBACK, free_port(), threads=1))
     try:
         await server.check()
         (engine,) = (
