@@ -1,11 +1,12 @@
 # The two commands of this project are `make serve` and `make test`; both set up what they need.
 SHELL  := /bin/bash
 VENV   := .venv
+VLLM   := .venv-vllm
 BIN    := $(VENV)/bin
 UV_VERSION := 0.13.8
 export UV_NATIVE_TLS := 1
 
-.PHONY: serve test lint types lock chromium bench-gateway clean
+.PHONY: serve test test-vllm lint types lock chromium vllm bench-gateway clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/llmgw up $(ARGS)
@@ -13,6 +14,10 @@ serve: $(VENV)/.installed
 # pytest comes last: its summary line closes the run.
 test: $(VENV)/.installed chromium lint types
 	$(BIN)/pytest $(ARGS)
+
+# Real vLLM on this machine's CPU.
+test-vllm: vllm
+	$(BIN)/pytest tests/e2e/vllm $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -23,6 +28,13 @@ types: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.lock pyproject.toml deploy/install.sh
 	UV_VERSION=$(UV_VERSION) bash deploy/install.sh $(VENV)
+	@touch $@
+
+# The engine for machines without a GPU; on a GPU, point LLMGW_VLLM_PYTHON at an environment with vLLM's own build.
+vllm: $(VLLM)/.installed
+
+$(VLLM)/.installed: $(VENV)/.installed requirements-vllm.lock deploy/vllm.sh
+	bash deploy/vllm.sh $(VLLM)
 	@touch $@
 
 # The tests of the chat page drive a real browser: Debian's.
@@ -39,4 +51,4 @@ lock: $(VENV)/.installed
 	  --no-header --no-annotate --no-emit-index-url -q -o requirements.lock $(ARGS)
 
 clean:
-	rm -rf $(VENV) .llmgw .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM) .llmgw .mypy_cache .ruff_cache .pytest_cache
