@@ -1,0 +1,168 @@
+"""What is measured: a bare `vllm serve`, and the same model behind Ray Serve and the gateway."""
+
+import json
+import os
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+START_S = 400.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model: a folder with random weights' config and a tokenizer."""
+
+    name: str
+    folder: Path
+    max_num_seqs: int
+    api_servers: int
+    max_model_len: int = 1024
+
+
+@dataclass
+class Running:
+    """A system that answers.
+
+    Attributes:
+        parts: its processes by stage.
+    """
+
+    url: str
+    key: str
+    parts: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds so far by stage; vLLM's are told apart by the names that its processes give themselves."""
+        used: dict[str, float] = {}
+        for part, process in self.parts.items():
+            root = psutil.Process(process.pid)
+            for member in [root, *root.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    stage = _stage(part, " ".join(member.cmdline()))
+                    used[stage] = used.get(stage, 0.0) + sum(member.cpu_times()[:2])
+        return used
+
+
+def _stage(part: str, command: str) -> str:
+    if "EngineCore" in command or ("Worker" in command and "VLLM" in command):
+        return "vllm engine"
+    if "VLLM::" in command or "vllm.entrypoints" in command:
+        return "vllm api servers"
+    return part
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def bare(model: Model, folder: Path) -> Iterator[Running]:
+    """`vllm serve`, as its manual has it."""
+    port = free_port()
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model.folder)]
+    command += ["--served-model-name", model.name, "--load-format", "dummy", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--max-model-len", str(model.max_model_len), "--max-num-seqs", str(model.max_num_seqs)]
+    command += ["--api-server-count", str(model.api_servers)]
+    with _process(command, folder / f"bare-{model.name}.log") as process:
+        _wait_until_200(f"http://127.0.0.1:{port}/health", {folder / f"bare-{model.name}.log": process})
+        yield Running(f"http://127.0.0.1:{port}", "none", {"vllm api servers": process})
+
+
+@contextmanager
+def stack(model: Model, folder: Path, gateway: str, workers: int) -> Iterator[Running]:
+    """Redis, Ray Serve with vLLM, and the gateway with a key, metrics and a request limit.
+
+    Args:
+        gateway: the command that runs a module in the gateway's environment, such as `.venv/bin/python -m`.
+    """
+    port, redis_port, key = free_port(), free_port(), secrets.token_hex(16)
+    config = folder / f"{model.name}.yaml"
+    config.write_text(json.dumps(_cluster(model, key)))
+    environment = {
+        "LLMGW_ENGINE_KEY": secrets.token_hex(16),
+        "LLMGW_REDIS_URL": f"redis://127.0.0.1:{redis_port}",
+        "LLMGW_CONFIG": str(config),
+        "LLMGW_HOME": str(folder / "home"),
+        "LLMGW_VLLM_PYTHON": sys.executable,
+    }
+    redis = [*shlex.split(gateway), "benchmarks.gpu.redis", str(redis_port)]
+    backend = [sys.executable, "-m", "backend", "--config", str(config)]
+    front = [*shlex.split(gateway), "gateway.cli", "gateway", "--port", str(port), "--workers", str(workers)]
+    logs = {part: folder / f"{model.name}-{part}.log" for part in ("redis", "backend", "gateway")}
+    with ExitStack() as running:
+        parts = {
+            part: running.enter_context(_process(command, logs[part], environment))
+            for part, command in {"redis": redis, "backend": backend, "gateway": front}.items()
+        }
+        _wait_until_200(f"http://127.0.0.1:{port}/health/ready", {logs[part]: parts[part] for part in parts})
+        parts["ray"] = parts.pop("backend")
+        yield Running(f"http://127.0.0.1:{port}", key, parts)
+
+
+def _cluster(model: Model, key: str) -> dict[str, Any]:
+    spec = {
+        "name": model.name,
+        "engine": "vllm",
+        "source": str(model.folder),
+        "max_model_len": model.max_model_len,
+        "max_num_seqs": model.max_num_seqs,
+        "resources": {"num_cpus": 4, "num_gpus": 1},
+        "options": {"load_format": "dummy", "api_server_count": model.api_servers},
+        "start_timeout_s": START_S,
+    }
+    known = {
+        "name": "bench",
+        "tenant": "bench",
+        "hash": f"sha256:{sha256(key.encode()).hexdigest()}",
+        "requests_per_minute": 10_000_000,
+    }
+    return {"models": [spec], "gateway": {"keys": [known]}}
+
+
+@contextmanager
+def _process(
+    command: list[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=os.environ | dict(environment or {})
+        )
+    try:
+        yield process
+    finally:
+        family = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(40)
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait()
+
+
+def _wait_until_200(url: str, processes: Mapping[Path, subprocess.Popen[bytes]]) -> None:
+    """Raises RuntimeError when one of the processes, here by their logs, ends before that, or it takes too long."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and all(process.poll() is None for process in processes.values()):
+        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.5)
+    words = "\n".join(log.read_text(errors="replace")[-2000:] for log in processes)
+    raise RuntimeError(f"{url} did not answer: {words}")
