@@ -21,14 +21,14 @@ def here(text: str, stack) -> str:
 
 @pytest.mark.parametrize("code", PYTHON, ids=["OpenAI", "LangChain", "Semantic Kernel"])
 def test_python(stack, code):
-    done = subprocess.run([sys.executable, "-c", here(code, stack)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", here(code, stack)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or "stream" not in code
 
 
 @pytest.mark.parametrize("code", SHELL, ids=["skill", "chat"])
 def test_shell(stack, code):
-    done = subprocess.run(["bash", "-ec", here(code, stack)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["bash", "-ec", here(code, stack)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert '"value"' in done.stdout or "data: [DONE]" in done.stdout
 
@@ -37,7 +37,7 @@ def test_the_commands_that_up_prints(stack):
     commands = re.findall(r"^  (curl .+)$", stack.printed, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
-        done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=300)
+        done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=600)
         assert done.returncode == 0
         assert '"error"' not in done.stdout
         assert done.stdout
