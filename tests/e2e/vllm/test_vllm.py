@@ -93,15 +93,18 @@ async def test_it_streams(sdk: openai.AsyncOpenAI) -> None:
         max_tokens=24,
         stream=True,
         stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
     )
     chunks = [chunk async for chunk in stream]
     assert sum(bool(chunk.choices and chunk.choices[0].delta.content) for chunk in chunks) > 5
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in {"stop", "length"}
-    assert chunks[-1].usage.completion_tokens > 5
+    assert chunks[-1].usage.completion_tokens == 24
 
 
 async def test_embeddings_point_where_they_should(sdk: openai.AsyncOpenAI) -> None:
-    reference = json.loads((ROOT / "tests" / "backend" / "minilm_reference.json").read_text())
+    cases = json.loads((ROOT / "tests" / "backend" / "minilm_reference.json").read_text())
+    reference = [case for case in cases if case["tokens"] <= 256]
+    assert len(reference) > 5
     answer = await sdk.embeddings.create(model=EMBEDDINGS, input=[case["text"] for case in reference])
     for case, item in zip(reference, answer.data, strict=True):
         product = sum(a * b for a, b in zip(item.embedding, case["embedding"], strict=True))
