@@ -10,8 +10,8 @@ import sys
 
 from backend import guard
 
-# Serve drains its replicas, and Ray stops its processes.
-GRACE_S = 30
+# Serve drains its replicas (30 s unless a model says otherwise), and Ray stops its processes.
+GRACE_S = 60
 
 if __name__ == "__main__":
     cluster = [sys.executable, "-m", "backend.cluster", *sys.argv[1:]]

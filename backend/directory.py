@@ -2,7 +2,8 @@
 
     {llmgw:directory}:replica:<id>   one record as JSON, with an expiry that every heartbeat renews
     {llmgw:directory}:replicas       the set of ids
-    {llmgw:directory}:changes        pub/sub: an id, when its replica has come or gone
+    {llmgw:directory}:changes        pub/sub: an id, when its record has come, changed its state or gone
+    {llmgw:directory}:demand:<model> the gateway's word that requests wait for a model (`doorbell.py` reads it)
 
 The braces make it one hash slot of a Redis Cluster.
 """
@@ -11,29 +12,45 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from backend.engines import engines
+from backend.spec import ModelSpec, Task
 
 PREFIX = "{llmgw:directory}"
 HEARTBEAT_S = 2.0
 EXPIRY_S = 10
 
+TASKS = {Task.CHAT: ("chat", "completions"), Task.EMBEDDINGS: ("embeddings",), Task.SCORE: ("score",)}
+
 log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Where a replica stands. The gateway asks only a ready one; the others say that the model is there or will be."""
+
+    ASLEEP = "asleep"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One replica as the gateway sees it.
+    """One replica as the gateway sees it, or a model that sleeps, which has none.
 
     Attributes:
         id: unique per replica start.
         model: the public model name; `served_name` is the engine's own name for it.
-        url: the engine server's address, no path, no trailing slash.
+        url: the engine server's address, no path, no trailing slash; empty for a model that sleeps.
     """
 
     id: str
+    state: State
     model: str
     url: str
     served_name: str
@@ -45,6 +62,26 @@ class Record:
     running: int = 0
     waiting: int = 0
     version: int = 1
+
+
+def records(spec: ModelSpec, suffix: str, state: State, url: str = "") -> list[Record]:
+    """A record for each name that a server of `spec` answers for; the ids end in `suffix`."""
+    engine = engines()[spec.engine]
+    return [
+        Record(
+            id=f"{name}-{suffix}",
+            state=state,
+            model=name,
+            url=url,
+            served_name=name,
+            engine=spec.engine,
+            tasks=TASKS[spec.task],
+            capabilities=engine.capabilities(spec),
+            max_model_len=spec.max_model_len,
+            max_num_seqs=spec.max_num_seqs,
+        )
+        for name in engine.names(spec)
+    ]
 
 
 class Directory(Protocol):
@@ -87,10 +124,11 @@ class RedisDirectory:
 
     async def _renew(self, record: Record) -> None:
         key = f"{PREFIX}:replica:{record.id}"
-        before = await self._redis.set(key, json.dumps(asdict(record)), ex=EXPIRY_S, get=True)
+        before: Any = await self._redis.set(key, json.dumps(asdict(record)), ex=EXPIRY_S, get=True)
         if before is None:
             await self._sweep()
             await self._redis.sadd(f"{PREFIX}:replicas", record.id)
+        if before is None or json.loads(before)["state"] != record.state:
             await self._redis.publish(f"{PREFIX}:changes", record.id)
 
     async def _sweep(self) -> None:

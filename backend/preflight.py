@@ -24,15 +24,7 @@ def check(cluster: ClusterSpec) -> None:
     """Raises CannotStart when this machine cannot hold the cluster."""
     if not os.environ.get(KEY_VARIABLE):
         raise CannotStart(f"{KEY_VARIABLE} is not set: engines serve nobody without a key")
-    try:
-        memory = RAY_BYTES + _total((engines()[spec.engine].memory(spec), spec) for spec in cluster.models)
-    except MissingModel as error:
-        raise CannotStart(f"a model is missing: {error}") from error
-    except ValueError as error:
-        raise CannotStart(f"a model cannot be read: {error}") from error
-    cpus = _total((spec.resources.num_cpus, spec) for spec in cluster.models)
-    if cpus > machine_cpus():
-        raise CannotStart(f"the models reserve {cpus:g} CPUs and this machine has {machine_cpus()}")
+    memory = RAY_BYTES + check_models(cluster)
     if cluster.ray.http_port and taken(cluster.ray.http_port):
         raise CannotStart(f"port {cluster.ray.http_port} (ray.http_port) is in use")
     if memory > (available := psutil.virtual_memory().available):
@@ -41,10 +33,24 @@ def check(cluster: ClusterSpec) -> None:
         )
 
 
+def check_models(cluster: ClusterSpec) -> float:
+    """The memory that all replicas need, in bytes; raises CannotStart when a model's files or the CPUs are missing."""
+    try:
+        memory = _total((engines()[spec.engine].memory(spec), spec) for spec in cluster.models)
+    except MissingModel as error:
+        raise CannotStart(f"a model is missing: {error}") from error
+    except ValueError as error:
+        raise CannotStart(f"a model cannot be read: {error}") from error
+    cpus = _total((spec.resources.num_cpus, spec) for spec in cluster.models)
+    if cpus > machine_cpus():
+        raise CannotStart(f"the models reserve {cpus:g} CPUs and this machine has {machine_cpus()}")
+    return memory
+
+
 def machine_cpus() -> int:
     """The CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def _total(needs: Iterable[tuple[float, ModelSpec]]) -> float:
-    return sum(amount * spec.num_replicas for amount, spec in needs)
+    return sum(amount * spec.most_replicas * spec.nodes for amount, spec in needs)

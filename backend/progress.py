@@ -4,6 +4,8 @@
 {"event": "step", "name": "ray" | "serve", "seconds": 5.8}
 {"event": "replica", "model": "smollm2-135m-instruct", "seconds": 4.1}
 {"event": "ready", "http": "http://127.0.0.1:8000"}
+{"event": "updated"}                                   the cluster file was edited, and what it says now runs
+{"event": "rejected", "message": "one line"}           it was, and what ran before still does
 {"event": "failed", "message": "one line"}
 """
 
@@ -40,6 +42,12 @@ class Progress:
 
     def ready(self, http: str) -> None:
         self._emit(event="ready", http=http)
+
+    def updated(self) -> None:
+        self._emit(event="updated")
+
+    def rejected(self, message: str) -> None:
+        self._emit(event="rejected", message=" ".join(message.split()))
 
     def failed(self, message: str) -> None:
         self._emit(event="failed", message=" ".join(message.split()))

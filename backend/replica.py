@@ -1,4 +1,4 @@
-"""EngineReplica: what Ray Serve places, health-checks, restarts and stops. It owns one engine server process.
+"""EngineReplica: what Ray Serve places, health-checks, scales, restarts and stops. It owns one engine server.
 
 Ray is the control plane only: tokens go straight from the engine server to the gateway, which reads the directory.
 """
@@ -7,97 +7,109 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from typing import Any
 
 import aiohttp
-import ray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backend import cores, directory, proxy
+from backend import directory, proxy
+from backend.autoscale import LOAD
 from backend.engines import engines
-from backend.engines.base import Engine, Place
-from backend.ports import free_port
-from backend.server import EngineServer
-from backend.spec import ModelSpec, Task
+from backend.gang import Gang
+from backend.placement import place
+from backend.presence import Presence
+from backend.server import EngineFailed, EngineServer
+from backend.spec import ModelSpec
 
-TASKS = {Task.CHAT: ("chat", "completions"), Task.EMBEDDINGS: ("embeddings",), Task.SCORE: ("score",)}
+# A gateway reads the directory at least this often, even when the word that it has changed is lost.
+NOTICE_S = 1.0
+DRAIN_POLL_S = 0.2
 
 log = logging.getLogger(__name__)
 
 
 class EngineReplica:
-    """One engine server and its place in the directory: one record for each of its names."""
+    """One engine server with its parts on other nodes, and its presence in the directory."""
 
     # Serve awaits the constructor of a deployment, which the type of __init__ cannot say.
     async def __init__(self, spec: ModelSpec) -> None:  # type: ignore[misc]
+        self._spec = spec
         self._leave = AsyncExitStack()
-        engine = engines()[spec.engine]
-        place = self._take_place(spec, engine)
-        self._server = await EngineServer.start(spec, engine, place)
+        try:
+            await self._start()
+        except BaseException:
+            await self._leave.aclose()
+            raise
+
+    async def _start(self) -> None:
+        spec, engine = self._spec, engines()[self._spec.engine]
+        here = self._leave.enter_context(place(spec, engine))
+        records = directory.records(spec, uuid.uuid4().hex[:12], directory.State.STARTING, here.url)
+        self._presence = await Presence.announce(directory.connect(os.environ.get("LLMGW_REDIS_URL")), records)
+        self._leave.push_async_callback(self._presence.leave)
+        self._gang = Gang.gather(spec, here.share)
+        self._leave.push_async_callback(self._gang.stop)
+        self._server: EngineServer = await _first(EngineServer.start(spec, engine, here), self._gang.watch())
         self._leave.push_async_callback(self._server.stop)
-        start = uuid.uuid4().hex[:12]
-        self._records = [
-            directory.Record(
-                id=f"{name}-{start}",
-                model=name,
-                url=self._server.url,
-                served_name=name,
-                engine=spec.engine,
-                tasks=TASKS[spec.task],
-                capabilities=engine.capabilities(spec),
-                max_model_len=spec.max_model_len,
-                max_num_seqs=spec.max_num_seqs,
-            )
-            for name in engine.names(spec)
-        ]
-        self._directory = directory.connect(os.environ.get("LLMGW_REDIS_URL"))
-        await self._directory.publish(self._records)
-        heartbeat = asyncio.create_task(self._heartbeat())
-        self._leave.push_async_callback(_finish, heartbeat)
+        self._watch = asyncio.create_task(self._leave_when_gone())
+        await self._presence.ready(self._server.load)
+        self._leave.push_async_callback(self._drain)
 
-    def _take_place(self, spec: ModelSpec, engine: Engine) -> Place:
-        host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-        threads = max(1, int(spec.resources.num_cpus))
-        if not engine.pins_cores(spec):
-            return Place(host, free_port(host), threads)
-        mine = cores.Cores.take(threads)
-        self._leave.callback(mine.close)
-        return Place(host, free_port(host), threads, mine.ids)
-
-    async def _heartbeat(self) -> None:
-        """Keeps the records fresh while the engine lives, and takes them out the moment it or the replica ends."""
-        gone = asyncio.create_task(self._server.wait())
-        try:
-            while not (await asyncio.wait([gone], timeout=directory.HEARTBEAT_S))[0]:
-                await self._directory.publish(await self._loaded())
-        finally:
-            gone.cancel()
-            await self._directory.withdraw(self._records)
-
-    async def _loaded(self) -> Sequence[directory.Record]:
-        try:
-            load = await self._server.load()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            log.warning("%s: the engine's load cannot be read: %s", self._records[0].id, error)
-            return self._records
-        return [replace(record, running=load.running, waiting=load.waiting) for record in self._records]
+    async def _leave_when_gone(self) -> None:
+        with suppress(EngineFailed):  # which the health check tells
+            await _first(self._server.watch(), self._gang.watch())
+        await self._presence.leave()
 
     async def check_health(self) -> None:
-        """Serve's health check: an engine that is gone or silent makes Ray replace this replica."""
+        """Serve's health check: an engine that is gone, in part or whole, or silent makes Ray replace this replica."""
+        self._gang.check()
         await self._server.check()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve's autoscaling reads this, for `backend.autoscale`: requests that the engine works on or has waiting."""
+        load = await self._server.load()
+        return {LOAD: load.running + load.waiting}
 
     async def __call__(self, request: Request) -> Response:
         return await proxy.forward(request, self._server.http, self._server.url)
 
     async def __del__(self) -> None:
-        """Serve awaits this before the actor goes: out of the directory first, then the engine stops."""
+        """Serve awaits this before the actor goes: no new requests, those that run end, then the engine stops."""
         await self._leave.aclose()
 
+    async def _drain(self) -> None:
+        await self._presence.drain()
+        try:
+            async with asyncio.timeout(self._spec.drain_timeout_s):
+                await asyncio.sleep(NOTICE_S)
+                quiet = 0
+                # Twice, for what has just ended may still be on its way out.
+                while quiet < 2:
+                    quiet = 0 if await self._busy() else quiet + 1
+                    await asyncio.sleep(DRAIN_POLL_S)
+        except TimeoutError:
+            log.warning("%s: stopped with requests under way after %g s", self._spec.name, self._spec.drain_timeout_s)
 
-async def _finish(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    async def _busy(self) -> bool:
+        try:
+            load = await self._server.load()
+        except TimeoutError:
+            return True
+        except aiohttp.ClientError:  # it is gone, and with it what it worked on
+            return False
+        return load.running + load.waiting > 0
+
+
+async def _first(*works: Coroutine[Any, Any, Any]) -> Any:
+    """The outcome of the first that ends; the others are cancelled."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""One engine server process, supervised: started under the guard, watched, stopped with its whole process group."""
+"""One engine process, supervised: started under the guard, watched, stopped with its whole process group."""
 
 import asyncio
 import os
@@ -27,92 +27,55 @@ class EngineFailed(RuntimeError):
     """The engine did not start, or is gone; below the message's first line are the last lines the engine wrote."""
 
 
-class EngineServer:
-    """One engine server.
+class EngineProcess:
+    """The process, and the last lines it wrote."""
 
-    Attributes:
-        url: its address, without a trailing slash.
-        http: a session for this engine; it carries no key of its own.
-    """
-
-    def __init__(self, spec: ModelSpec, engine: Engine, process: asyncio.subprocess.Process, url: str) -> None:
-        self.url = url
-        # No limit of connections: the engine queues, and a health check must not wait behind its clients.
-        self.http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(sock_connect=10),
-            auto_decompress=False,
-        )
-        self._spec = spec
-        self._engine = engine
+    def __init__(self, model: str, process: asyncio.subprocess.Process, log_name: str) -> None:
+        self._model = model
         self._process = process
-        self._key = {"Authorization": f"Bearer {os.environ[KEY_VARIABLE]}"}
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._log = asyncio.create_task(self._keep_output())
+        self._log = asyncio.create_task(self._keep_output(f"{model}-{log_name}.log"))
+        self._stopping = False
 
     @classmethod
-    async def start(cls, spec: ModelSpec, engine: Engine, place: Place) -> Self:
-        """Starts the server at `place` and waits until it is healthy.
+    async def spawn(cls, spec: ModelSpec, launch: Launch, log_name: str) -> Self:
+        process = await asyncio.create_subprocess_exec(
+            *guard.command(list(launch.argv), grace_s=GRACE_S),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={name: value for name, value in os.environ.items() if name not in NOT_FOR_ENGINES} | dict(launch.env),
+            start_new_session=True,
+        )
+        return cls(spec.name, process, log_name)
 
-        Raises:
-            EngineFailed: it exited, or was not healthy within `spec.start_timeout_s`.
-            MissingModel: the model's files are not there.
-        """
-        process = await _spawn(engine.launch(spec, place))
-        server = cls(spec, engine, process, place.url)
-        try:
-            async with asyncio.timeout(spec.start_timeout_s):
-                while not await server._probe():  # noqa: ASYNC110 - another process, there is no event to wait for
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            await server.stop()
-            raise server._failure(f"not healthy within {spec.start_timeout_s:g} s") from None
-        except BaseException:
-            await server.stop()
-            raise
-        return server
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
 
-    async def check(self) -> None:
-        """Raises EngineFailed when the engine has exited or does not answer its health route."""
-        if not await self._probe():
-            raise self._failure("does not answer its health route")
-
-    async def wait(self) -> None:
-        """Returns when the engine's process has ended."""
+    async def watch(self) -> None:
+        """Returns when the process was stopped; raises EngineFailed when it has ended before."""
         await self._process.wait()
-
-    async def load(self) -> Load:
-        """Reads the engine's load; raises aiohttp.ClientError or TimeoutError when it does not answer."""
-        url = f"{self.url}/metrics"
-        async with self.http.get(url, headers=self._key, timeout=LOAD_TIMEOUT, raise_for_status=True) as response:
-            return self._engine.load(await response.text())
+        await self._log
+        if not self._stopping:
+            raise self.failure(f"exited with status {self._process.returncode}")
 
     async def stop(self) -> None:
         """Ends the engine: TERM, a bounded wait, KILL, for its whole process group. Idempotent."""
-        await self.http.close()
-        if self._process.returncode is None:
+        self._stopping = True
+        if self.running:
             with suppress(ProcessLookupError):
                 self._process.terminate()
         await self._process.wait()
         await self._log
 
-    async def _probe(self) -> bool:
-        if self._process.returncode is not None:
-            await self._log
-            raise self._failure(f"exited with status {self._process.returncode}")
-        try:
-            async with self.http.get(self.url + self._engine.health_path, timeout=PROBE_TIMEOUT) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-
-    def _failure(self, what: str) -> EngineFailed:
+    def failure(self, what: str) -> EngineFailed:
         last = self._tail[-1] if self._tail else "it wrote nothing"
-        return EngineFailed("\n  ".join([f"the engine of {self._spec.name} {what}: {last}", *self._tail]))
+        return EngineFailed("\n  ".join([f"the engine of {self._model} {what}: {last}", *self._tail]))
 
-    async def _keep_output(self) -> None:
+    async def _keep_output(self, name: str) -> None:
         """Copies the engine's output to its log and keeps the last lines for the error that shows them."""
-        path = home() / "logs" / f"{self._spec.name}-{self.url.rpartition(':')[2]}.log"
+        path = home() / "logs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         output = cast(asyncio.StreamReader, self._process.stdout)
         with path.open("wb") as log:
@@ -122,12 +85,74 @@ class EngineServer:
                 self._tail.extend(chunk.decode(errors="replace").splitlines())
 
 
-async def _spawn(launch: Launch) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *guard.command(list(launch.argv), grace_s=GRACE_S),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={name: value for name, value in os.environ.items() if name not in NOT_FOR_ENGINES} | dict(launch.env),
-        start_new_session=True,
-    )
+class EngineServer:
+    """The process that answers on HTTP.
+
+    Attributes:
+        url: its address, without a trailing slash.
+        http: a session for this engine; it carries no key of its own.
+    """
+
+    def __init__(self, engine: Engine, process: EngineProcess, url: str) -> None:
+        self.url = url
+        # No limit of connections: the engine queues, and a health check must not wait behind its clients.
+        self.http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(sock_connect=10),
+            auto_decompress=False,
+        )
+        self._engine = engine
+        self._process = process
+        self._key = {"Authorization": f"Bearer {os.environ[KEY_VARIABLE]}"}
+
+    @classmethod
+    async def start(cls, spec: ModelSpec, engine: Engine, place: Place) -> Self:
+        """Starts the server at `place` and waits until it is healthy.
+
+        Raises:
+            EngineFailed: it exited, or was not healthy within `spec.start_timeout_s`.
+            MissingModel: the model's files are not there.
+        """
+        process = await EngineProcess.spawn(spec, engine.launch(spec, place), str(place.port))
+        server = cls(engine, process, place.url)
+        try:
+            async with asyncio.timeout(spec.start_timeout_s):
+                while not await server._probe():  # noqa: ASYNC110 - another process, there is no event to wait for
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            await server.stop()
+            raise process.failure(f"not healthy within {spec.start_timeout_s:g} s") from None
+        except BaseException:
+            await server.stop()
+            raise
+        return server
+
+    async def watch(self) -> None:
+        """Returns when the engine was stopped; raises EngineFailed when it has ended before."""
+        await self._process.watch()
+
+    async def check(self) -> None:
+        """Raises EngineFailed when the engine has exited or does not answer its health route."""
+        if not await self._probe():
+            raise self._process.failure("does not answer its health route")
+
+    async def load(self) -> Load:
+        """Reads the engine's load; raises aiohttp.ClientError or TimeoutError when it does not answer."""
+        url = f"{self.url}/metrics"
+        async with self.http.get(url, headers=self._key, timeout=LOAD_TIMEOUT, raise_for_status=True) as response:
+            return self._engine.load(await response.text())
+
+    async def stop(self) -> None:
+        """Ends the engine. Idempotent."""
+        await self.http.close()
+        await self._process.stop()
+
+    async def _probe(self) -> bool:
+        if not self._process.running:
+            await self._process.watch()
+            return False
+        try:
+            async with self.http.get(self.url + self._engine.health_path, timeout=PROBE_TIMEOUT) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False

@@ -48,6 +48,24 @@ class Resources(StrictModel):
     accelerator_type: str | None = Field(default=None, description="Ray's name of a GPU, such as T4 or A10G")
 
 
+class Autoscaling(StrictModel):
+    """How many replicas there are, by the load of the engines."""
+
+    min_replicas: int = Field(default=1, ge=0, description="with 0 the model sleeps until a request comes")
+    max_replicas: int = Field(gt=0)
+    target_load: float | None = Field(
+        default=None, gt=0, description="requests of one replica, running and waiting; default 0.8 of max_num_seqs"
+    )
+    upscale_delay_s: float = Field(default=10.0, ge=0, description="how long more load lasts before there are more")
+    downscale_delay_s: float = Field(default=300.0, ge=0, description="how long less load lasts before there are fewer")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas is larger than max_replicas")
+        return self
+
+
 class ModelSpec(StrictModel):
     """One model: what serves it, from which files, how large, on what. It is one Serve application of the same name."""
 
@@ -58,10 +76,25 @@ class ModelSpec(StrictModel):
     max_model_len: int = Field(gt=0, description="tokens of one sequence, prompt and answer together")
     max_num_seqs: int = Field(default=4, gt=0, description="sequences that are worked on at the same time")
     num_replicas: int = Field(default=1, gt=0)
+    autoscaling: Autoscaling | None = Field(default=None, description="in place of num_replicas")
+    nodes: int = Field(default=1, gt=0, description="machines that one replica spans; `resources` are of each")
     resources: Resources = Resources()
     options: dict[str, Any] = Field(default_factory=dict, description="of the engine")
     route_prefix: str = Field(default="", pattern=r"^(/[^/{}]+)*$", description="Serve's HTTP route; default `/<name>`")
     start_timeout_s: float = Field(default=120.0, gt=0, description="from the start of the engine to its first health")
+    drain_timeout_s: float = Field(default=30.0, ge=0, description="what runs may take to end before a replica stops")
+    max_surge_percent: int = Field(
+        default=0, ge=0, le=100, description="replicas beyond num_replicas during an update; they need room"
+    )
+
+    @property
+    def most_replicas(self) -> int:
+        return self.autoscaling.max_replicas if self.autoscaling else self.num_replicas
+
+    @property
+    def target_load(self) -> float:
+        """Requests that one replica is to have, running and waiting."""
+        return (self.autoscaling and self.autoscaling.target_load) or 0.8 * self.max_num_seqs
 
     @field_validator("engine")
     @classmethod
@@ -85,6 +118,10 @@ class ModelSpec(StrictModel):
             raise ValueError(
                 f"engine {self.engine!r} does not do {self.task.value!r}, only {', '.join(sorted(supported))}"
             )
+        if self.autoscaling and "num_replicas" in self.model_fields_set:
+            raise ValueError("num_replicas and autoscaling exclude each other: take one of them")
+        if self.nodes > 1 and not engine.spans_nodes:
+            raise ValueError(f"engine {self.engine!r} runs on one node, and nodes is {self.nodes}")
         try:
             engine.options.model_validate(self.options)
         except ValidationError as error:
@@ -133,6 +170,32 @@ class ClusterSpec(StrictModel):
             return cls.model_validate({key: value for key, value in data.items() if key != "gateway"})
         except ValidationError as error:
             raise SpecError(f"{source}: {_one_line(error)}") from error
+
+
+class ClusterFile:
+    """A cluster file that may be edited while its cluster runs."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._read: tuple[int, int] | None = None
+
+    def load(self) -> ClusterSpec:
+        """Reads it, see ClusterSpec.load."""
+        self._read = self._stamp()
+        return ClusterSpec.load(self._path)
+
+    @property
+    def edited(self) -> bool:
+        """Whether it was written since it was read. One that is gone was not: an editor may be about to rename."""
+        stamp = self._stamp()
+        return stamp is not None and stamp != self._read
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat() if self._path else None
+        except OSError:
+            return None
+        return status and (status.st_mtime_ns, status.st_ino)
 
 
 def _one_line(error: ValidationError) -> str:

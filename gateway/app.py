@@ -25,6 +25,7 @@ from gateway.request_log import RequestLog
 from gateway.routes import chains, health, openai, openapi, skills
 from gateway.routes.framework_errors import translate_framework_errors
 from gateway.routes.front import Gateway
+from gateway.routing.arrivals import Arrivals
 from gateway.routing.directory import Directory
 from gateway.routing.replica import Replica
 from gateway.routing.round_robin import RoundRobin
@@ -47,7 +48,8 @@ def create_app(settings: Settings) -> FastAPI:
     catalog = Catalog(directory, settings.models, int(time.time()))
     link = RedisLink(settings.redis_url.get_secret_value()) if settings.redis_url else None
     limits = RequestLimits(link, settings.workers, metrics)
-    path = CompletionPath(catalog, limits, RoundRobin(), client, metrics)
+    arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
+    path = CompletionPath(catalog, limits, arrivals, RoundRobin(), client, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -22,6 +22,7 @@
         ReplicaSilent                     closed without an answer: one other replica is asked
         StreamInterrupted                 a stream that began and did not finish
       NoReplica                      503  nobody is there to answer
+        ModelStarting                     somebody will be, later than a request waits
       DeadlineExceeded               504  the engine did not go on in time
 
 The wire form is OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
@@ -194,6 +195,11 @@ class NoReplica(GatewayError):
     type = "overloaded_error"
     code = "no_replica"
     headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
+
+
+class ModelStarting(NoReplica):
+    code = "model_starting"
+    headers: Mapping[str, str] = {"retry-after": "10", "retry-after-ms": "10000", "x-should-retry": "true"}
 
 
 class DeadlineExceeded(GatewayError):

@@ -65,6 +65,13 @@ class Metrics:
         self.replicas = Gauge(
             "llmgw_replicas", "Replicas known.", ["model"], registry=self.registry, multiprocess_mode="livemostrecent"
         )
+        self.waiting = Gauge(
+            "llmgw_requests_waiting",
+            "Requests that wait for a model to start.",
+            ["model"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.redis_up = Gauge(
             "llmgw_redis_up", "1 while Redis answers.", registry=self.registry, multiprocess_mode="livemostrecent"
         )

@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     http_client: Literal["native", "aiohttp"] = Field(
         default="native", description="What speaks HTTP to the engines; `native` is the faster one."
     )
+    replica_wait_s: float = Field(
+        default=300.0, ge=0, description="Seconds a request waits for a model that sleeps or starts."
+    )
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
     first_byte_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
     idle_timeout_s: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")

@@ -1,17 +1,24 @@
 """What backend and gateway share without importing each other: the directory record and the default cluster file."""
 
 import asyncio
+from dataclasses import replace
+
+import pytest
 
 from backend import directory as writer
+from backend.doorbell import Doorbell
+from backend.replica import NOTICE_S
 from backend.spec import ClusterSpec
 from gateway.cli.up import default_cluster
 from gateway.metrics import Metrics
 from gateway.routing import directory as reader
+from gateway.routing.replica import State
 from gateway.settings import Settings
 from tests.polling import eventually
 
 RECORD = writer.Record(
     id="m-1",
+    state=writer.State.READY,
     model="m",
     url="http://127.0.0.1:9000",
     served_name="internal-m",
@@ -31,18 +38,35 @@ def test_both_read_the_same_cluster_file():
 def test_both_mean_the_same_keys_and_times():
     assert (writer.PREFIX, writer.EXPIRY_S) == (reader.PREFIX, reader.EXPIRY_S)
     assert writer.HEARTBEAT_S * 3 < writer.EXPIRY_S
+    assert [*writer.State] == [*State]
+    assert NOTICE_S >= reader.POLL_S
 
 
-async def test_the_gateway_reads_what_the_backend_writes(redis, redis_server):
+@pytest.fixture
+async def directory(redis):
     directory = reader.Directory([], redis, "engine-key", Metrics())
     follower = asyncio.create_task(directory.run())
+    yield directory
+    follower.cancel()
+
+
+async def test_the_gateway_reads_what_the_backend_writes(directory, redis_server):
     backend = writer.connect(redis_server.url)
     await backend.publish([RECORD])
-    await eventually(lambda: directory.pool("m"))
-    (replica,) = directory.pool("m")
+    await eventually(lambda: directory.pool("m") and directory.pool("m").replicas)
+    (replica,) = directory.pool("m").replicas["chat"]
     assert (replica.id, replica.model, replica.served_name) == (RECORD.id, RECORD.model, RECORD.served_name)
     assert f"http://{replica.origin.authority}" == RECORD.url
     assert (replica.tasks, replica.max_model_len) == (frozenset(RECORD.tasks), RECORD.max_model_len)
     await backend.withdraw([RECORD])
-    await eventually(lambda: not directory.pool("m"))
-    follower.cancel()
+    await eventually(lambda: not directory.pool("m").replicas)
+
+
+async def test_the_backend_hears_the_demand_for_a_model_that_sleeps(directory, redis_server):
+    asleep = replace(RECORD, id="m-asleep", state=writer.State.ASLEEP, url="")
+    doorbell = Doorbell(redis_server.url, [asleep])
+    assert not doorbell.rung()
+    await eventually(lambda: directory.pool("m"))
+    assert directory.pool("m").asleep
+    await directory.demand("m")
+    await eventually(doorbell.rung)

@@ -83,11 +83,14 @@ class Slots:
 
         job = self._submit(handle, body, deliver)
         job.add_done_callback(lambda _: loop.call_soon_threadsafe(events.put_nowait, None))
+        created: Json = {}
         try:
             while (event := await events.get()) is not None:
                 _raise_error(event)
                 if "prompt_progress" not in event:
-                    yield event
+                    # llama.cpp stamps each chunk when it leaves; one answer has one time.
+                    created = created or {"created": event["created"]}
+                    yield event | created
             _result(job)
         finally:
             left.set()

@@ -8,7 +8,7 @@ key in its environment, never on its command line.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,25 @@ KEY_VARIABLE = "LLMGW_ENGINE_KEY"
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of a replica over several nodes.
+
+    Attributes:
+        rank: 0 for the part that has the door.
+        size: how many parts there are.
+        host: the node of rank 0; the parts meet at its `port`.
+    """
+
+    rank: int
+    size: int
+    host: str
+    port: int
+
+    def of(self, rank: int) -> "Share":
+        return replace(self, rank=rank)
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where an engine server runs.
 
@@ -27,12 +46,14 @@ class Place:
         host: the node's address, which the server listens on.
         threads: how many compute threads it may have: the CPUs that are reserved.
         cores: the ids of the cores that are this replica's alone; empty when any will do.
+        share: which part this is of a replica over several nodes, None when it is the whole.
     """
 
     host: str
     port: int
     threads: int
     cores: tuple[int, ...] = ()
+    share: Share | None = None
 
     @property
     def url(self) -> str:
@@ -67,11 +88,13 @@ class Engine(ABC):
     """
     Attributes:
         options: what a model's `options` must be.
+        spans_nodes: one server can be parts on several nodes; `Place.share` tells each which it is.
     """
 
     tasks: ClassVar[frozenset[str]]
     options: ClassVar[type[BaseModel]] = NoOptions
     health_path: ClassVar[str] = "/health"
+    spans_nodes: ClassVar[bool] = False
 
     def check(self, spec: "ModelSpec") -> None:  # noqa: B027  # most engines have nothing to add
         """Raises ValueError when the fields of `spec`, each right by itself, do not go together."""

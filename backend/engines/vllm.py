@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.engines.base import KEY_VARIABLE, Engine, Launch, Load, Place, sample
+from backend.engines.base import KEY_VARIABLE, Engine, Launch, Load, Place, Share, sample
 from backend.sources import locate, size
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class VllmOptions(BaseModel):
     dtype: str = Field(default="auto", description="of weights and activations, such as bfloat16")
     quantization: Quantization | None = None
     load_format: str | None = Field(default=None, description="such as safetensors, bitsandbytes, dummy")
-    tensor_parallel_size: int | None = Field(default=None, gt=0, description="default: all GPUs that are reserved")
+    tensor_parallel_size: int | None = Field(default=None, gt=0, description="default: all devices that are reserved")
     pipeline_parallel_size: int = Field(default=1, gt=0)
     data_parallel_size: int = Field(default=1, gt=0)
     gpu_memory_utilization: float | None = Field(
@@ -69,16 +69,19 @@ class VllmOptions(BaseModel):
 class Vllm(Engine):
     tasks: ClassVar[frozenset[str]] = frozenset({"chat", "embeddings", "score"})
     options: ClassVar[type[BaseModel]] = VllmOptions
+    spans_nodes: ClassVar[bool] = True
 
     def check(self, spec: "ModelSpec") -> None:
         options, gpus = _options(spec), spec.resources.num_gpus
         parallel = _tensor_parallel(spec) * options.pipeline_parallel_size * options.data_parallel_size
-        if gpus > 1 and parallel != gpus:
-            raise ValueError(
-                f"{gpus:g} GPUs are reserved, tensor x pipeline x data parallel sizes make {parallel}: let them agree"
-            )
-        if gpus <= 1 < parallel:
+        if gpus <= 1 < parallel and spec.nodes == 1:
             raise ValueError(f"the parallel sizes need {parallel} GPUs and resources.num_gpus is {gpus:g}")
+        if parallel != (devices := _devices(spec)):
+            raise ValueError(
+                f"{devices} GPUs are reserved, tensor x pipeline x data parallel sizes make {parallel}: let them agree"
+            )
+        if spec.nodes > 1 and options.data_parallel_size > 1:
+            raise ValueError("data parallel over several nodes is what num_replicas is for")
 
     def names(self, spec: "ModelSpec") -> tuple[str, ...]:
         return (spec.name, *_options(spec).adapters)
@@ -88,16 +91,9 @@ class Vllm(Engine):
 
     def launch(self, spec: "ModelSpec", place: Place) -> Launch:
         options = _options(spec)
-        servers = options.api_server_count or api_servers(spec, os.cpu_count() or 1)
-        source = _source(spec.source)
-        # The module `api_server` is one server and nothing else; the command line around it starts several.
-        argv = ["-m", "vllm.entrypoints.openai.api_server", "--model", source]
-        if servers > 1:
-            argv = ["-m", "vllm.entrypoints.cli.main", "serve", source, "--api-server-count", str(servers)]
-        argv += ["--served-model-name", spec.name, "--host", place.host, "--port", str(place.port)]
+        argv = [*_server(spec, place), "--served-model-name", spec.name]
         argv += ["--max-model-len", str(spec.max_model_len), "--max-num-seqs", str(spec.max_num_seqs)]
-        argv += ["--middleware", "llmgw_vllm_door.RequireKey", "--uvicorn-log-level", "warning"]
-        argv += [*_arguments(options), *_placement(spec), *_task(spec), *options.extra_args]
+        argv += [*_arguments(options), *_placement(spec, place.share), *_task(spec), *options.extra_args]
         return Launch((python(), *argv), _environment(spec, place))
 
     def load(self, metrics: str) -> Load:
@@ -136,7 +132,12 @@ def _options(spec: "ModelSpec") -> VllmOptions:
 def _tensor_parallel(spec: "ModelSpec") -> int:
     options = _options(spec)
     others = options.pipeline_parallel_size * options.data_parallel_size
-    return options.tensor_parallel_size or max(1, int(spec.resources.num_gpus) // others)
+    return options.tensor_parallel_size or max(1, _devices(spec) // others)
+
+
+def _devices(spec: "ModelSpec") -> int:
+    """How many GPUs one replica has, or CPU nodes, each of which is one device to vLLM."""
+    return spec.nodes * max(1, int(spec.resources.num_gpus))
 
 
 def _is_hub_name(source: str) -> bool:
@@ -146,6 +147,20 @@ def _is_hub_name(source: str) -> bool:
 
 def _source(source: str) -> str:
     return source if _is_hub_name(source) else str(locate(source))
+
+
+def _server(spec: "ModelSpec", place: Place) -> list[str]:
+    """The program, and where its door is; every part but the first of a replica over several nodes has none."""
+    source = _source(spec.source)
+    serve = ["-m", "vllm.entrypoints.cli.main", "serve", source]
+    if place.share and place.share.rank:
+        return [*serve, "--headless"]
+    door = ["--host", place.host, "--port", str(place.port)]
+    door += ["--middleware", "llmgw_vllm_door.RequireKey", "--uvicorn-log-level", "warning"]
+    if (servers := _options(spec).api_server_count or api_servers(spec, os.cpu_count() or 1)) > 1:
+        return [*serve, "--api-server-count", str(servers), *door]
+    # One server and nothing else; the command line above would start several.
+    return ["-m", "vllm.entrypoints.openai.api_server", "--model", source, *door]
 
 
 def _arguments(options: VllmOptions) -> Iterator[str]:
@@ -174,21 +189,24 @@ def _arguments(options: VllmOptions) -> Iterator[str]:
         yield from (f"{name}={_source(source)}" for name, source in options.adapters.items())
 
 
-def _placement(spec: "ModelSpec") -> Iterator[str]:
+def _placement(spec: "ModelSpec", share: Share | None) -> Iterator[str]:
     """How the model lies on the devices that Ray has reserved."""
     options, gpus = _options(spec), spec.resources.num_gpus
-    if not gpus:
-        return
-    # A replica with a part of a card gets that part of its memory; the rest is another's.
-    share = options.gpu_memory_utilization or round(0.9 * min(gpus, 1.0), 3)
-    yield from ("--gpu-memory-utilization", str(share))
-    yield from ("--tensor-parallel-size", str(_tensor_parallel(spec)))
-    yield from ("--pipeline-parallel-size", str(options.pipeline_parallel_size))
+    if gpus:
+        # A replica with a part of a card gets that part of its memory; the rest is another's.
+        memory = options.gpu_memory_utilization or round(0.9 * min(gpus, 1.0), 3)
+        yield from ("--gpu-memory-utilization", str(memory))
+    if gpus or share:
+        yield from ("--tensor-parallel-size", str(_tensor_parallel(spec)))
+        yield from ("--pipeline-parallel-size", str(options.pipeline_parallel_size))
     if options.data_parallel_size > 1:
         yield from ("--data-parallel-size", str(options.data_parallel_size))
-    if gpus > 1:
-        # Ray has done its part; inside of a node vLLM's own processes need no second one.
+    if _devices(spec) > 1:
+        # Ray has done its part; vLLM's own processes need no second one.
         yield from ("--distributed-executor-backend", "mp")
+    if share:
+        yield from ("--nnodes", str(share.size), "--node-rank", str(share.rank))
+        yield from ("--master-addr", share.host, "--master-port", str(share.port))
 
 
 def _task(spec: "ModelSpec") -> Iterator[str]:
@@ -202,6 +220,11 @@ def _environment(spec: "ModelSpec", place: Place) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_DOOR), os.environ.get("PYTHONPATH")])),
         "VLLM_NO_USAGE_STATS": "1",
     }
+    if visible := os.environ.get("HIP_VISIBLE_DEVICES"):
+        # On AMD cards Ray sets this one; vLLM reads either, and ends when an image has set the other to something else.
+        environment["CUDA_VISIBLE_DEVICES"] = visible
+    if place.share:
+        environment["VLLM_HOST_IP"] = place.host  # where the other parts find this one
     if not spec.resources.num_gpus:
         environment |= {
             "VLLM_CPU_KVCACHE_SPACE": str(_options(spec).kv_cache_gib),

@@ -124,7 +124,7 @@ class GatewayChatModel(BaseChatModel):
         caller = context.current.get()
         payload = {
             **options,
-            "model": self.model or self.path.catalog.default("chat", caller).name,
+            "model": self.model or self.path.catalog.default("chat", caller).model,
             "messages": _wire(messages),
             "stream": stream,
         }

@@ -83,8 +83,8 @@ class _Services:
 
     def context_size(self, model: str) -> int | None:
         caller = context.current.get()
-        info = self._catalog.model(model, caller) if model else self._catalog.default("chat", caller)
-        return info.max_model_len
+        pool = self._catalog.model(model, caller) if model else self._catalog.default("chat", caller)
+        return pool.max_model_len
 
 
 def load(path: CompletionPath, package: ModuleType = chains) -> list[ServedChain]:

@@ -80,7 +80,7 @@ class GatewayChatCompletion(ChatCompletionClientBase):
     async def _send(self, history: ChatHistory, settings: PromptExecutionSettings, *, stream: bool) -> Answer:
         caller = context.current.get()
         payload: dict[str, Any] = {**settings.extension_data, **settings.prepare_settings_dict()}
-        payload["model"] = payload.get("model") or self.ai_model_id or self.path.catalog.default("chat", caller).name
+        payload["model"] = payload.get("model") or self.ai_model_id or self.path.catalog.default("chat", caller).model
         payload |= {"messages": self._prepare_chat_history_for_request(history), "stream": stream}
         if stream:
             payload["stream_options"] = {"include_usage": True}

@@ -21,7 +21,7 @@ from gateway.cli.process import Process
 from gateway.settings import Settings
 
 # What a part may take to end by itself once it is told: Ray stops engines and a dozen processes.
-GRACE_S = {"redis": 10.0, "backend": 30.0, "chat": 5.0}
+GRACE_S = {"redis": 10.0, "backend": 60.0, "chat": 5.0}
 READY_S = 30.0
 _SECRETS = ("LLMGW_REDIS_URL", "LLMGW_ENGINE_KEY")
 LONGEST_FOLDER = 64
@@ -51,11 +51,13 @@ class Stack:
 
     Args:
         report: told what is ready, and how many seconds it took.
+        notice: told what became of an edited cluster file.
     """
 
-    def __init__(self, plan: Plan, report: Callable[[str, float], None]) -> None:
+    def __init__(self, plan: Plan, report: Callable[[str, float], None], notice: Callable[[str], None]) -> None:
         self._plan = plan
         self._report = report
+        self._notice = notice
         self._processes: dict[str, Process] = {}  # in the order of their start
         self._secrets: dict[str, str] = {}
 
@@ -166,11 +168,15 @@ class Stack:
         environment |= {"LLMGW_HOME": str(self._plan.settings.home), "LLMGW_CONFIG": str(self._plan.config)}
         return environment | self._secrets if name in ("backend", "gateway") else environment
 
-    @staticmethod
-    async def _ended(process: Process) -> None:
+    async def _ended(self, process: Process) -> None:
         async for event in process.events():
-            if event.get("event") == "failed":
-                raise StartFailed(event["message"])
+            match event:
+                case {"event": "failed", "message": message}:
+                    raise StartFailed(message)
+                case {"event": "rejected", "message": message}:
+                    self._notice(f"The edited cluster file cannot be used, everything stays as it was: {message}")
+                case {"event": "updated"}:
+                    self._notice("The edited cluster file is in use")
         status = await process.ended()
         raise StartFailed(f"{process.name} ended unexpectedly (status {status}); see {process.log}")
 

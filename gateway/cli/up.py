@@ -53,7 +53,7 @@ def up(plan: Plan) -> int:
     """Runs until it is told to stop. Returns the exit status."""
     started = time.monotonic()
     typer.echo(f"Starting {plan.config}")
-    stack = Stack(plan, lambda part, seconds: typer.echo(f"  ✓ {part:<28}{seconds:6.1f} s"))
+    stack = Stack(plan, lambda part, seconds: typer.echo(f"  ✓ {part:<28}{seconds:6.1f} s"), typer.echo)
     try:
         with _only_one(plan.settings.home):
             asyncio.run(stack.run(lambda: _show(plan, time.monotonic() - started), lambda: typer.echo("Stopping")))

@@ -1,15 +1,14 @@
 """The completion path: the only code that calls an engine, whichever door the request came through.
 
-catalog > context window > limits > routing > upstream
+catalog > context window > limits > arrivals > routing > upstream
 """
 
 import logging
-from collections.abc import Sequence
 
 import orjson
 
 from gateway.completion.answer import Answer
-from gateway.completion.catalog import Catalog, ModelInfo
+from gateway.completion.catalog import Catalog
 from gateway.completion.context_window import check_fits, exceeded
 from gateway.completion.request import Call
 from gateway.context import RequestContext
@@ -24,6 +23,8 @@ from gateway.errors import (
 )
 from gateway.limits.requests import RequestLimits
 from gateway.metrics import Metrics
+from gateway.routing.arrivals import Arrivals
+from gateway.routing.pool import Pool
 from gateway.routing.replica import Replica
 from gateway.routing.round_robin import RoundRobin
 from gateway.upstream.client import UpstreamClient, UpstreamResponse
@@ -40,10 +41,17 @@ class CompletionPath:
     """From a validated call to an answer that has begun."""
 
     def __init__(
-        self, catalog: Catalog, limits: RequestLimits, router: RoundRobin, client: UpstreamClient, metrics: Metrics
+        self,
+        catalog: Catalog,
+        limits: RequestLimits,
+        arrivals: Arrivals,
+        router: RoundRobin,
+        client: UpstreamClient,
+        metrics: Metrics,
     ) -> None:
         self.catalog = catalog
         self._limits = limits
+        self._arrivals = arrivals
         self._router = router
         self._client = client
         self._metrics = metrics
@@ -54,24 +62,26 @@ class CompletionPath:
         Raises:
             GatewayError: what went wrong, before anything was sent to the client.
         """
-        model = self.catalog.model(call.model, context)
-        pool = _candidates(call, model)
-        check_fits(call, model.max_model_len)
+        pool = self.catalog.model(call.model, context)
+        _check_task(call, pool)
+        check_fits(call, pool.max_model_len)
         await self._limits.admit(context)
+        task = call.endpoint.task
+        replicas = pool.replicas.get(task) or (await self._arrivals.wait(pool.model, task)).replicas[task]
         silent = 0
-        for replica in self._router.order(model.name, pool):
+        for replica in self._router.order(pool.model, replicas):
             try:
                 return await self._ask(replica, call, context)
             except (ReplicaUnreachable, ReplicaSilent) as error:
-                self._metrics.upstream_errors.labels(model.name, error.code).inc()
+                self._metrics.upstream_errors.labels(pool.model, error.code).inc()
                 log.info("replica %s: %s", replica.id, error)
                 silent += isinstance(error, ReplicaSilent)
                 if silent == _MAX_SILENT:
                     raise
             except (UpstreamFailed, UpstreamRejected) as error:
-                self._metrics.upstream_errors.labels(model.name, error.code or error.status).inc()
+                self._metrics.upstream_errors.labels(pool.model, error.code or error.status).inc()
                 raise
-        raise NoReplica(f"No replica of '{model.name}' can be reached at the moment. Please try again.")
+        raise NoReplica(f"No replica of '{pool.model}' can be reached at the moment. Please try again.")
 
     async def _ask(self, replica: Replica, call: Call, context: RequestContext) -> Answer:
         headers = {"content-type": "application/json", "x-request-id": context.request_id}
@@ -88,13 +98,10 @@ class CompletionPath:
             raise
 
 
-def _candidates(call: Call, model: ModelInfo) -> Sequence[Replica]:
-    pool = model.replicas.get(call.endpoint.task)
-    if pool:
-        return pool
-    if model.replicas:
-        raise InvalidRequest(f"The model '{model.name}' does not serve {call.endpoint}.", param="model")
-    raise NoReplica(f"The model '{model.name}' has no replica at the moment. Please try again soon.")
+def _check_task(call: Call, pool: Pool) -> None:
+    """Raises InvalidRequest when the model is for other endpoints."""
+    if pool.tasks and call.endpoint.task not in pool.tasks:
+        raise InvalidRequest(f"The model '{pool.model}' does not serve {call.endpoint}.", param="model")
 
 
 async def _refusal(exchange: UpstreamResponse, replica: Replica, call: Call) -> GatewayError:

@@ -22,7 +22,7 @@ def router(directory: Directory, catalog: Catalog, metrics: Metrics, request_log
 
     @routes.get("/health/ready")
     async def ready(response: Response) -> dict[str, Any]:
-        """200 when Redis has answered or is declared away, and every configured model has a replica; else 503."""
+        """200 when Redis has answered or is declared away, and every configured model has a replica or sleeps."""
         missing = len(catalog.missing())  # and not which: this route is open to all
         is_ready = directory.redis_state != "unknown" and not missing
         response.status_code = 200 if is_ready else 503

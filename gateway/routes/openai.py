@@ -10,11 +10,12 @@ from fastapi import APIRouter
 
 from gateway.completion.answer import Answer
 from gateway.completion.call import CompletionPath
-from gateway.completion.catalog import Catalog, ModelInfo
+from gateway.completion.catalog import Catalog
 from gateway.completion.request import Call, Endpoint
 from gateway.context import current
 from gateway.errors import GatewayError, StreamInterrupted
 from gateway.middleware.asgi import Receive, Scope, Send, exchange_of
+from gateway.routing.pool import Pool
 from gateway.server.exchange import Exchange
 from gateway.upstream.sse import DONE
 
@@ -60,14 +61,14 @@ async def _stream(answer: Answer, exchange: Exchange) -> None:
     exchange.write(last, more=False)
 
 
-def _entry(model: ModelInfo) -> dict[str, Any]:
+def _entry(pool: Pool, created: int) -> dict[str, Any]:
     return {
-        "id": model.name,
+        "id": pool.model,
         "object": "model",
-        "created": model.created,
+        "created": created,
         "owned_by": "llmgw",
-        "tasks": sorted(model.tasks),
-        "max_model_len": model.max_model_len,
+        "tasks": sorted(pool.tasks),
+        "max_model_len": pool.max_model_len,
     }
 
 
@@ -76,12 +77,12 @@ def router(catalog: Catalog) -> APIRouter:
 
     @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        """The models this key may use that have a replica now."""
-        return {"object": "list", "data": [_entry(model) for model in catalog.models(current.get())]}
+        """The models this key may use that have a replica, or get one when they are asked."""
+        return {"object": "list", "data": [_entry(pool, catalog.created) for pool in catalog.models(current.get())]}
 
     @routes.get("/v1/models/{model:path}")
     async def retrieve_model(model: str) -> dict[str, Any]:
         """One model; `tasks` and `max_model_len` are this gateway's additions to OpenAI's fields."""
-        return _entry(catalog.model(model, current.get()))
+        return _entry(catalog.model(model, current.get()), catalog.created)
 
     return routes

@@ -2,7 +2,8 @@
 
 The contract with the writer (backend/directory.py; held by tests/test_contracts.py):
 `{llmgw:directory}:replicas` is the set of ids, `{llmgw:directory}:replica:<id>` a JSON record that expires without
-heartbeats, and the channel `{llmgw:directory}:changes` carries the id of a replica that came or left.
+heartbeats, the channel `{llmgw:directory}:changes` carries the id of a record that came, changed its state or left,
+and `{llmgw:directory}:demand:<model>` wakes a model that sleeps.
 
 With Redis away the last known replicas stay. After it returns nothing is forgotten for one record's lifetime, since
 a restarted Redis is empty until the next heartbeats.
@@ -16,7 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.metrics import Metrics
-from gateway.routing.replica import Replica
+from gateway.routing.pool import Pool, pools
+from gateway.routing.replica import Record, Replica
 
 PREFIX = "{llmgw:directory}"
 EXPIRY_S = 10.0
@@ -41,18 +43,33 @@ class Directory:
         self._redis = redis
         self._engine_key = engine_key
         self._metrics = metrics
-        self._live: dict[str, Replica] = {}
-        self._pools: Mapping[str, Sequence[Replica]] = {}
+        self._live: dict[str, Record] = {}
+        self._left: dict[str, tuple[Record, float]] = {}
+        self._pools: Mapping[str, Pool] = {}
         self._keep_until = 0.0
         self._unusable: set[str] = set()
+        self._refreshed = asyncio.Event()
         self.redis_state = "none" if redis is None else "unknown"
-        self._index()
+        self._index([])
 
-    def pool(self, model: str) -> Sequence[Replica]:
-        return self._pools.get(model, ())
+    def pool(self, model: str) -> Pool | None:
+        """Who serves a model; None when nobody does, did a moment ago or is about to."""
+        return self._pools.get(model)
 
     def models(self) -> Iterable[str]:
         return self._pools.keys()
+
+    async def refreshed(self) -> None:
+        """Returns when the directory has been read again."""
+        await self._refreshed.wait()
+
+    async def demand(self, model: str) -> None:
+        """Tells the backend that requests wait for this model; it is to be told again before EXPIRY_S."""
+        if self._redis is not None:
+            try:
+                await self._redis.set(f"{PREFIX}:demand:{model}", 1, ex=int(EXPIRY_S))
+            except (RedisError, OSError, TimeoutError) as error:
+                log.info("the demand for %s cannot be told: %s", model, error)
 
     async def run(self) -> None:
         """Follows the directory until cancelled: at once on a change, and every POLL_S."""
@@ -74,7 +91,7 @@ class Directory:
                 await self._refresh(redis)
                 message = await changes.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
                 while message is not None:
-                    self._live.pop(_text(message["data"]), None)  # read anew just below: gone if it left
+                    self._remember(self._live.pop(_text(message["data"]), None))  # gone, or read anew just below
                     message = await changes.get_message(ignore_subscribe_messages=True, timeout=0.0)
 
     async def _refresh(self, redis: Redis) -> None:
@@ -84,27 +101,36 @@ class Directory:
         if self.redis_state != "up":
             self._keep_until = now + EXPIRY_S
             self._set_state("up", "Redis answers")
-        found = {id_: replica for id_, value in zip(ids, values, strict=True) if (replica := self._parse(id_, value))}
-        self._live = {**self._live, **found} if now < self._keep_until else found
-        self._index()
+        found = {id_: record for id_, value in zip(ids, values, strict=True) if (record := self._parse(id_, value))}
+        if now < self._keep_until:
+            found = {**self._live, **found}
+        for id_ in self._live.keys() - found.keys():
+            self._remember(self._live[id_])
+        self._live = found
+        self._left = {model: left for model, left in self._left.items() if now < left[1]}
+        self._index([record for record, _ in self._left.values()])
 
-    def _parse(self, id_: str, value: bytes | str | None) -> Replica | None:
+    def _remember(self, record: Record | None) -> None:
+        """A model that loses a replica is still expected for a moment: Ray is about to put another in its place."""
+        if record is not None:
+            self._left[record.model] = record, asyncio.get_running_loop().time() + EXPIRY_S
+
+    def _parse(self, id_: str, value: bytes | str | None) -> Record | None:
         if value is None:
             return None
         try:
-            return Replica.from_record(value, self._engine_key)
+            return Record.model_validate_json(value)
         except ValueError as error:
             if id_ not in self._unusable:
                 log.warning("directory record %s is not usable: %s", id_, " ".join(str(error).split()))
             self._unusable.add(id_)
             return None
 
-    def _index(self) -> None:
-        pools: dict[str, list[Replica]] = {}
-        for replica in (*self._static, *self._live.values()):
-            pools.setdefault(replica.model, []).append(replica)
-        self._pools = pools
-        self._metrics.replicas_changed({model: len(pool) for model, pool in pools.items()})
+    def _index(self, left: Sequence[Record]) -> None:
+        self._pools = pools(self._static, self._live.values(), left, self._engine_key)
+        self._metrics.replicas_changed({model: pool.size for model, pool in self._pools.items()})
+        self._refreshed.set()
+        self._refreshed = asyncio.Event()
 
     def _set_state(self, state: str, message: str) -> None:
         if state != self.redis_state:

@@ -1,26 +1,43 @@
 """A replica as the gateway sees it, whatever told of it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from enum import StrEnum
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from gateway.origin import Origin
 from gateway.settings import Upstream
 
 
-class _Record(BaseModel):
+class State(StrEnum):
+    """Where a replica stands. Only a ready one is asked; the others tell that the model is there, or will be."""
+
+    ASLEEP = "asleep"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Record(BaseModel):
     """A directory record as the backend writes it, with what the gateway uses of it."""
 
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
     version: Literal[1]
     id: str
+    state: State
     model: str
     url: str
     served_name: str
     tasks: frozenset[str]
     max_model_len: int
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.state is not State.ASLEEP:
+            Origin.parse(self.url)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +61,7 @@ class Replica:
     max_model_len: int | None
 
     @classmethod
-    def from_record(cls, data: bytes | str, key: str | None) -> "Replica":
-        """Reads a directory record. Raises ValueError on one that is not of version 1."""
-        record = _Record.model_validate_json(data)
+    def from_record(cls, record: Record, key: str | None) -> "Replica":
         return cls(
             id=record.id,
             model=record.model,

@@ -119,12 +119,12 @@ class Cluster:
                 break
         return self.events[-1]
 
-    def records(self) -> dict[str, dict[str, Any]]:
-        """The directory's records by model."""
+    def records(self, state: str = "ready") -> dict[str, dict[str, Any]]:
+        """The directory's records in a state, by model."""
         assert self.redis
         keys = list(self.redis.scan_iter(match="{llmgw:directory}:replica:*"))
         records = [json.loads(value) for value in self.redis.mget(keys) if value] if keys else []
-        return {record["model"]: record for record in records}
+        return {record["model"]: record for record in records if record["state"] == state}
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

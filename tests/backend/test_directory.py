@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from backend.directory import EXPIRY_S, NullDirectory, Record, connect
+from backend.directory import EXPIRY_S, NullDirectory, Record, State, connect
 from tests.conftest import RedisServer
 
 RECORD = Record(
     id="m-1",
+    state=State.READY,
     model="m",
     url="http://127.0.0.1:4711",
     served_name="m",
@@ -40,11 +41,13 @@ async def test_a_replica_comes_lives_and_goes(redis: Redis, redis_url: str) -> N
     directory = connect(redis_url)
     async with redis.pubsub() as changes:
         await changes.subscribe(CHANGES)
+        await directory.publish([replace(RECORD, state=State.STARTING)])
         await directory.publish([RECORD])
         await directory.publish([replace(RECORD, running=2, waiting=1)])
         assert json.loads(await redis.get(KEY)) == {
             "version": 1,
             "id": "m-1",
+            "state": "ready",
             "model": "m",
             "url": "http://127.0.0.1:4711",
             "served_name": "m",
@@ -63,8 +66,8 @@ async def test_a_replica_comes_lives_and_goes(redis: Redis, redis_url: str) -> N
         assert await redis.smembers(IDS) == set()
         await redis.publish(CHANGES, "end")
         told = [message["data"] async for message in _until_end(changes)]
-    # One word for the coming, none for the heartbeat, one for the going.
-    assert told == ["m-1", "m-1"]
+    # One word for the coming, one for the new state, none for the heartbeat, one for the going.
+    assert told == ["m-1"] * 3
 
 
 async def _until_end(changes: "object") -> AsyncIterator[dict[str, str]]:

@@ -33,6 +33,8 @@ def test_the_reference_deployments_are_there() -> None:
         "mistral-7b-t4",
         "falcon-40b-a10g",
         "commodity-96gb",
+        "llama-3.1-70b-mi300x",
+        "llama-3.1-405b-two-nodes",
     }
 
 
@@ -60,7 +62,7 @@ def test_every_replica_finds_a_node(path: Path) -> None:
     applications: list[dict[str, Any]] = yaml.safe_load(path.read_text())["applications"]
     specs = [ModelSpec.model_validate(application["args"]) for application in applications]
     for spec in specs:
-        for _ in range(spec.num_replicas):
+        for _ in range(spec.most_replicas * spec.nodes):
             wanted = wants(spec)
             node = next((n for n in free if all(n.get(name, 0) >= amount for name, amount in wanted.items())), None)
             assert node is not None, f"no room for {spec.name}"

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from backend.engines import engines
-from backend.engines.base import KEY_VARIABLE, Launch, Load, Place
+from backend.engines.base import KEY_VARIABLE, Launch, Load, Place, Share
 from backend.engines.vllm import api_servers
 from backend.spec import ClusterSpec, ModelSpec
 
@@ -190,3 +191,60 @@ def test_the_load_is_read_from_a_scrape() -> None:
         'vllm:num_requests_waiting_by_reason{engine="0",model_name="llama",reason="capacity"} 1.0\n'
     )
     assert VLLM.load(scrape) == Load(running=5, waiting=1)
+
+
+def test_on_amd_cards_it_sees_those_that_ray_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "CUDA_VISIBLE_DEVICES" not in launch().env
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    started = launch(2, resources={"num_gpus": 2, "accelerator_type": "AMD-Instinct-MI300X-OAM"})
+    assert started.env["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert value(started.argv, "--tensor-parallel-size") == "2"
+
+
+def parts(spec: ModelSpec) -> list[Launch]:
+    first = Share(0, spec.nodes, "10.0.0.7", 5000)
+    return [VLLM.launch(spec, replace(PLACE, host=f"10.0.0.{7 + n}", share=first.of(n))) for n in range(spec.nodes)]
+
+
+def test_a_replica_over_two_nodes_is_two_parts_of_one_server() -> None:
+    options = {"tensor_parallel_size": 8, "pipeline_parallel_size": 2, "api_server_count": 4}
+    first, second = parts(model(8, options, nodes=2))
+    for rank, part in enumerate((first, second)):
+        expected = {
+            "--nnodes": "2",
+            "--node-rank": str(rank),
+            "--master-addr": "10.0.0.7",
+            "--master-port": "5000",
+            "--tensor-parallel-size": "8",
+            "--pipeline-parallel-size": "2",
+            "--distributed-executor-backend": "mp",
+            "--gpu-memory-utilization": "0.9",
+        }
+        assert {name: value(part.argv, name) for name in expected} == expected
+        assert part.env["VLLM_HOST_IP"] == f"10.0.0.{7 + rank}"
+    assert value(first.argv, "--port") == "4711"
+    assert value(first.argv, "--api-server-count") == "4"
+    assert "--headless" in second.argv
+    assert not {"--port", "--api-server-count", "--middleware"} & set(second.argv)
+
+
+def test_two_nodes_of_cpus_are_two_devices() -> None:
+    first, second = parts(model(0, {"pipeline_parallel_size": 2}, nodes=2))
+    assert value(second.argv, "--pipeline-parallel-size") == "2"
+    assert first.env["VLLM_CPU_OMP_THREADS_BIND"] == "2,3,6,7"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "options", "words"),
+    [
+        (8, 2, {"tensor_parallel_size": 8}, "16 GPUs"),
+        (8, 2, {"tensor_parallel_size": 8, "data_parallel_size": 2}, "num_replicas"),
+        (0, 1, {"pipeline_parallel_size": 2}, "num_gpus is 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_nodes_are_refused(
+    gpus: int, nodes: int, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        model(gpus, options, nodes=nodes)

@@ -2,6 +2,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -18,21 +19,28 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def stack(folder: Path) -> Iterator[Stack]:
-    """The whole thing, once. Its end is a test too: Ctrl-C leaves nothing behind."""
-    stack = Stack(folder / "main")
-    stack.folder.mkdir()
+@contextmanager
+def running(stack: Stack, start_s: float = 120) -> Iterator[None]:
+    """Starts a stack and ends it. Its end is a test too: Ctrl-C leaves nothing behind."""
     stack.start()
     try:
-        stack.wait_for("Ctrl-C stops everything")
-        yield stack
+        stack.wait_for("Ctrl-C stops everything", start_s)
+        yield
     finally:
         stack.signal(signal.SIGINT)
         status, left = stack.end(), stack.processes()
         for process in left:
             process.kill()
     assert (status, [process.name() for process in left]) == (0, [])
+
+
+@pytest.fixture(scope="session")
+def stack(folder: Path) -> Iterator[Stack]:
+    """The whole thing, once."""
+    stack = Stack(folder / "main")
+    stack.folder.mkdir()
+    with running(stack):
+        yield stack
 
 
 @pytest.fixture

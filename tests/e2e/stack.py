@@ -119,7 +119,8 @@ class Stack:
         with Redis.from_url(self.redis_url) as redis:
             ids = redis.smembers("{llmgw:directory}:replicas")
             records = [redis.get(b"{llmgw:directory}:replica:" + id_) for id_ in ids]
-        return [record for record in map(json.loads, filter(None, records)) if record["model"] == model]
+        found = map(json.loads, filter(None, records))
+        return [record for record in found if (record["model"], record["state"]) == (model, "ready")]
 
     def engine_metrics(self, model: str = CHAT_MODEL) -> dict[str, float]:
         """The engine's own counters, from the engine."""
@@ -129,9 +130,9 @@ class Stack:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.split() for line in lines if line and line[0] != "#")}
 
-    def busy(self) -> int:
-        """Generations that run or wait in the chat engine."""
-        metrics = self.engine_metrics()
+    def busy(self, model: str = CHAT_MODEL) -> int:
+        """Generations that run or wait in an engine of llama.cpp's."""
+        metrics = self.engine_metrics(model)
         waiting = metrics["llamacpp:requests_waiting"] + metrics["llamacpp:requests_deferred"]
         return int(metrics["llamacpp:requests_processing"] + waiting)
 

@@ -36,7 +36,7 @@ async def test_a_stream_is_the_same_answer_in_pieces(sdk):
     stream = await sdk.chat.completions.create(**options, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
-    assert len({chunk.id for chunk in chunks}) == 1
+    assert len({(chunk.id, chunk.created) for chunk in chunks}) == 1
     assert chunks[0].choices[0].delta.role == "assistant"
     *content, last, usage = chunks
     assert [chunk.choices[0].finish_reason for chunk in content] == [None] * len(content)

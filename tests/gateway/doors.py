@@ -5,6 +5,7 @@ import functools
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -29,8 +30,10 @@ def app(*routers: APIRouter) -> FastAPI:
 
 
 @asynccontextmanager
-async def served(application: FastAPI, bounds: Bounds | None = None) -> AsyncIterator[str]:
-    """Yields the base URL of a running server."""
+async def served(
+    application: FastAPI, bounds: Bounds | None = None, *, lifespan: Literal["on", "off"] = "off"
+) -> AsyncIterator[str]:
+    """Yields the base URL of a running server; with `lifespan` it follows its directory too."""
     listener = socket.create_server(("127.0.0.1", 0))
     protocol = functools.partial(ClientConnection, bounds or Bounds())
     server = uvicorn.Server(
@@ -39,7 +42,7 @@ async def served(application: FastAPI, bounds: Bounds | None = None) -> AsyncIte
             interface="asgi3",
             http=protocol,
             ws="none",
-            lifespan="off",
+            lifespan=lifespan,
             log_level="error",
             timeout_graceful_shutdown=2,
         )

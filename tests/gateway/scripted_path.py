@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.completion.catalog import ModelInfo
 from gateway.completion.request import Call
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, ModelNotFound
+from gateway.routing.pool import Pool
 
-MODEL = ModelInfo("small", frozenset({"chat"}), 2_048, 0, replicas={})
+MODEL = Pool("small", frozenset({"chat"}), 2_048)
 
 
 @dataclass
@@ -80,19 +80,19 @@ class ScriptedAnswer:
 
 @dataclass
 class ScriptedCatalog:
-    known: list[ModelInfo] = field(default_factory=list)
+    known: list[Pool] = field(default_factory=list)
 
-    def models(self, context: RequestContext) -> list[ModelInfo]:
-        return [model for model in self.known if context.allows(model.name)]
+    def models(self, context: RequestContext) -> list[Pool]:
+        return [pool for pool in self.known if context.allows(pool.model)]
 
-    def model(self, name: str, context: RequestContext) -> ModelInfo:
-        for model in self.models(context):
-            if model.name == name:
-                return model
+    def model(self, name: str, context: RequestContext) -> Pool:
+        for pool in self.models(context):
+            if pool.model == name:
+                return pool
         raise ModelNotFound(f"The model '{name}' does not exist.", param="model")
 
-    def default(self, task: str, context: RequestContext) -> ModelInfo:
-        return next(model for model in self.models(context) if task in model.tasks)
+    def default(self, task: str, context: RequestContext) -> Pool:
+        return next(pool for pool in self.models(context) if task in pool.tasks)
 
 
 class ScriptedPath:

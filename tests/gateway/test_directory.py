@@ -1,7 +1,6 @@
 """The directory's reader on a real Redis."""
 
 import asyncio
-import json
 
 import pytest
 
@@ -9,39 +8,8 @@ from gateway.metrics import Metrics
 from gateway.routing.directory import PREFIX, Directory
 from gateway.routing.replica import Replica
 from gateway.settings import Upstream
+from tests.gateway.records import join, leave, record
 from tests.polling import eventually
-
-
-def record(id_: str, **changes: object) -> str:
-    return json.dumps(
-        {
-            "version": 1,
-            "id": id_,
-            "model": "m",
-            "url": "http://127.0.0.1:9000",
-            "served_name": "m",
-            "engine": "llamacpp",
-            "tasks": ["chat", "completions"],
-            "capabilities": [],
-            "max_model_len": 4096,
-            "max_num_seqs": 4,
-            "running": 0,
-            "waiting": 0,
-        }
-        | changes
-    )
-
-
-async def join(redis, id_: str, **changes: object) -> None:
-    await redis.set(f"{PREFIX}:replica:{id_}", record(id_, **changes), ex=10)
-    await redis.sadd(f"{PREFIX}:replicas", id_)
-    await redis.publish(f"{PREFIX}:changes", id_)
-
-
-async def leave(redis, id_: str) -> None:
-    await redis.delete(f"{PREFIX}:replica:{id_}")
-    await redis.srem(f"{PREFIX}:replicas", id_)
-    await redis.publish(f"{PREFIX}:changes", id_)
 
 
 @pytest.fixture
@@ -54,15 +22,20 @@ async def directory(redis):
     follower.cancel()
 
 
+def replicas(directory: Directory, model: str = "m") -> dict[str, Replica]:
+    pool = directory.pool(model)
+    return {replica.id: replica for some in pool.replicas.values() for replica in some} if pool else {}
+
+
 def ids(directory: Directory, model: str = "m") -> set[str]:
-    return {replica.id for replica in directory.pool(model)}
+    return set(replicas(directory, model))
 
 
 async def test_follows_replicas_that_come_and_go(directory, redis):
     await join(redis, "m-1")
     await join(redis, "m-2", url="http://10.0.0.2:8001", served_name="internal")
     await eventually(lambda: ids(directory) == {"m-1", "m-2"})
-    second = next(replica for replica in directory.pool("m") if replica.id == "m-2")
+    second = replicas(directory)["m-2"]
     assert (second.origin.host, second.origin.port) == ("10.0.0.2", 8001)
     assert (second.served_name, second.key, second.max_model_len) == ("internal", "engine-key", 4096)
     await leave(redis, "m-1")
@@ -70,7 +43,7 @@ async def test_follows_replicas_that_come_and_go(directory, redis):
 
 
 async def test_static_upstreams_stand_beside_it(directory):
-    (replica,) = directory.pool("s")
+    (replica,) = replicas(directory, "s").values()
     assert (replica.origin.authority, replica.base_path, replica.key) == ("127.0.0.1:9", "/base", None)
 
 
@@ -80,6 +53,8 @@ BAD = [
     "[]",
     b"\xff",
     record("x", version=2),
+    record("x", state="confused"),
+    record("x", state="starting", url=""),
     record("x", url="ftp://x"),
     record("x", model=["a"]),
     record("x", model=5),
@@ -113,3 +88,28 @@ async def test_the_last_known_replicas_outlive_redis(directory, redis, redis_ser
     await eventually(lambda: ids(directory) == {"m-1", "m-2"})
     await leave(redis, "m-1")
     await eventually(lambda: ids(directory) == {"m-2"})
+
+
+@pytest.mark.parametrize("state", ["asleep", "starting", "draining"])
+async def test_only_a_ready_replica_is_asked_and_the_others_tell_of_their_model(directory, redis, state):
+    await join(redis, "m-1", state=state, url="" if state == "asleep" else "http://127.0.0.1:9000")
+    await eventually(lambda: directory.pool("m"))
+    pool = directory.pool("m")
+    assert (ids(directory), pool.asleep) == (set(), state == "asleep")
+    assert (pool.tasks, pool.max_model_len) == ({"chat", "completions"}, 4096)
+    await join(redis, "m-2", max_model_len=128, tasks=["chat"])
+    await eventually(lambda: ids(directory) == {"m-2"})
+    pool = directory.pool("m")
+    assert (pool.asleep, pool.tasks, pool.max_model_len) == (False, {"chat"}, 128)
+    await join(redis, "m-2", state="draining")
+    await eventually(lambda: ids(directory) == set())
+
+
+async def test_a_model_that_lost_its_replica_is_expected_for_a_moment(directory, redis, monkeypatch):
+    monkeypatch.setattr("gateway.routing.directory.EXPIRY_S", 2.0)
+    await join(redis, "m-1")
+    await eventually(lambda: ids(directory))
+    await leave(redis, "m-1")
+    await eventually(lambda: not ids(directory))
+    assert directory.pool("m").tasks == {"chat", "completions"}
+    await eventually(lambda: directory.pool("m") is None)

