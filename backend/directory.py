@@ -19,13 +19,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from backend.engines import engines
-from backend.spec import ModelSpec, Task
+from backend.spec import ModelSpec
 
 PREFIX = "{llmgw:directory}"
 HEARTBEAT_S = 2.0
 EXPIRY_S = 10
-
-TASKS = {Task.CHAT: ("chat", "completions"), Task.EMBEDDINGS: ("embeddings",), Task.SCORE: ("score",)}
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ def records(spec: ModelSpec, suffix: str, state: State, url: str = "") -> list[R
             url=url,
             served_name=name,
             engine=spec.engine,
-            tasks=TASKS[spec.task],
+            tasks=engine.serves(spec),
             capabilities=engine.capabilities(spec),
             max_model_len=spec.max_model_len,
             max_num_seqs=spec.max_num_seqs,

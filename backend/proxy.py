@@ -15,6 +15,8 @@ ROUTES = frozenset(
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/embeddings"),
+        ("POST", "/v1/score"),
+        ("POST", "/v1/rerank"),
         ("GET", "/v1/models"),
         ("GET", "/health"),
     }

@@ -84,7 +84,7 @@ class Upstream(BaseModel):
     url: Annotated[str, AfterValidator(_check_url)]
     key: SecretStr | None = None
     served_name: str | None = None
-    tasks: frozenset[Literal["chat", "completions", "embeddings"]] = frozenset({"chat", "completions"})
+    tasks: frozenset[Literal["chat", "completions", "embeddings", "score"]] = frozenset({"chat", "completions"})
     max_model_len: int | None = Field(default=None, gt=0)
 
 

@@ -103,6 +103,10 @@ class Engine(ABC):
         """The models that one server answers for, by their public names."""
         return (spec.name,)
 
+    def serves(self, spec: "ModelSpec") -> tuple[str, ...]:
+        """The tasks of the gateway's endpoints that its server answers."""
+        return ("chat", "completions") if spec.task == "chat" else (spec.task.value,)
+
     def pins_cores(self, spec: "ModelSpec") -> bool:
         """Whether its threads want cores of their own."""
         return False

@@ -86,6 +86,10 @@ class Vllm(Engine):
     def names(self, spec: "ModelSpec") -> tuple[str, ...]:
         return (spec.name, *_options(spec).adapters)
 
+    def serves(self, spec: "ModelSpec") -> tuple[str, ...]:
+        # Texts with embeddings have scores too: how near these are.
+        return ("embeddings", "score") if spec.task == "embeddings" else super().serves(spec)
+
     def pins_cores(self, spec: "ModelSpec") -> bool:
         return not spec.resources.num_gpus
 

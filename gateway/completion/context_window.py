@@ -23,5 +23,4 @@ def check_fits(call: Call, max_model_len: int | None) -> None:
 
 def exceeded(call: Call, max_model_len: int | None, detail: str) -> ContextLengthExceeded:
     limit = f"This model's maximum context length is {max_model_len} tokens" if max_model_len else "Prompt too long"
-    field = {Endpoint.CHAT: "messages", Endpoint.COMPLETIONS: "prompt", Endpoint.EMBEDDINGS: "input"}[call.endpoint]
-    return ContextLengthExceeded(f"{limit}; {detail}. Please shorten it.", param=field)
+    return ContextLengthExceeded(f"{limit}; {detail}. Please shorten it.", param=call.endpoint.prompt)

@@ -58,6 +58,8 @@ class _Generation(TypedDict):
 
 @with_config(_STRICT)
 class ChatCompletionRequest(_Generation):
+    """Chat completion."""
+
     messages: Annotated[Many[Message], Field(min_length=1)]
     top_logprobs: NotRequired[Logprobs | None]
     max_completion_tokens: NotRequired[Count | None]
@@ -65,14 +67,37 @@ class ChatCompletionRequest(_Generation):
 
 @with_config(_STRICT)
 class CompletionRequest(_Generation):
+    """Text completion."""
+
     prompt: Texts
     logprobs: NotRequired[Logprobs | None]
 
 
 @with_config(_STRICT)
 class EmbeddingRequest(TypedDict):
+    """Embeddings."""
+
     model: Name
     input: Annotated[Texts, Field(min_length=1)]
+
+
+@with_config(_STRICT)
+class ScoreRequest(TypedDict):
+    """How well two texts, or one and each of several, go together; vLLM's form."""
+
+    model: Name
+    text_1: str | Many[str]
+    text_2: str | Many[str]
+
+
+@with_config(_STRICT)
+class RerankRequest(TypedDict):
+    """Documents in the order of their relevance to a query; Cohere's and Jina's form."""
+
+    model: Name
+    query: str
+    documents: Annotated[Many[str], Field(min_length=1)]
+    top_n: NotRequired[Count | None]
 
 
 class Endpoint(StrEnum):
@@ -80,19 +105,28 @@ class Endpoint(StrEnum):
 
     Attributes:
         task: what a model must be able to do for it.
+        prompt: the field of the body that fills the model's context.
         schema: what its body must be; a dict is checked in a quarter of the time that building a model takes.
+        summary: what it is for.
+        streams: whether its answer can be a stream.
     """
 
     task: str
+    prompt: str
     schema: TypeAdapter[Any]
+    summary: str
+    streams: bool
 
-    CHAT = "/v1/chat/completions", "chat", ChatCompletionRequest
-    COMPLETIONS = "/v1/completions", "completions", CompletionRequest
-    EMBEDDINGS = "/v1/embeddings", "embeddings", EmbeddingRequest
+    CHAT = "/v1/chat/completions", "chat", "messages", ChatCompletionRequest
+    COMPLETIONS = "/v1/completions", "completions", "prompt", CompletionRequest
+    EMBEDDINGS = "/v1/embeddings", "embeddings", "input", EmbeddingRequest
+    SCORE = "/v1/score", "score", "text_2", ScoreRequest
+    RERANK = "/v1/rerank", "score", "documents", RerankRequest
 
-    def __new__(cls, path: str, task: str, body: type) -> "Endpoint":
+    def __new__(cls, path: str, task: str, prompt: str, body: type) -> "Endpoint":
         member = str.__new__(cls, path)
-        member._value_, member.task, member.schema = path, task, TypeAdapter(body)
+        member._value_, member.task, member.prompt, member.schema = path, task, prompt, TypeAdapter(body)
+        member.summary, member.streams = (body.__doc__ or "").partition("\n")[0], "stream" in body.__annotations__
         return member
 
 
@@ -121,7 +155,7 @@ class Call(NamedTuple):
 
     @property
     def stream(self) -> bool:
-        return self.endpoint is not Endpoint.EMBEDDINGS and bool(self.payload.get("stream"))
+        return self.endpoint.streams and bool(self.payload.get("stream"))
 
     @property
     def choices(self) -> int:

@@ -68,12 +68,12 @@ def install(app: FastAPI) -> None:
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     name = endpoint.schema.json_schema()["title"]
     content = {"application/json": {"schema": {"type": "object"}}}
-    if endpoint is not Endpoint.EMBEDDINGS:
+    if endpoint.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return {
         "tags": ["openai"],
         "operationId": endpoint.name.lower(),
-        "summary": {"CHAT": "Chat completion", "COMPLETIONS": "Completion", "EMBEDDINGS": "Embeddings"}[endpoint.name],
+        "summary": endpoint.summary.removesuffix("."),
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": {"$ref": _REF.format(model=name)}}},

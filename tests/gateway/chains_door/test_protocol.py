@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -80,7 +81,7 @@ async def test_dict_chunks_arrive(door: Door) -> None:
 
 
 async def test_config_in_the_body_and_in_the_path(door: Door) -> None:
-    door.path.catalog.known = [MODEL, MODEL.__class__("other", MODEL.tasks, None, 0, replicas={})]
+    door.path.catalog.known = [MODEL, replace(MODEL, model="other", max_model_len=None)]
     other = {"configurable": {"model": "other", "unknown": 1}, "tags": ["x"], "run_name": "x"}
     path = f"/chat/c/{hashed(other)}"
     await door.post("/chat/invoke", request("invoke"))
