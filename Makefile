@@ -6,18 +6,14 @@ BIN    := $(VENV)/bin
 UV_VERSION := 0.13.8
 export UV_NATIVE_TLS := 1
 
-.PHONY: serve test test-vllm lint types lock chromium vllm bench-gateway clean
+.PHONY: serve test lint types lock chromium vllm bench-gateway clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/llmgw up $(ARGS)
 
 # pytest comes last: its summary line closes the run.
-test: $(VENV)/.installed chromium lint types
+test: $(VENV)/.installed vllm chromium lint types
 	$(BIN)/pytest $(ARGS)
-
-# Real vLLM on this machine's CPU.
-test-vllm: vllm
-	$(BIN)/pytest tests/e2e/vllm $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
