@@ -45,6 +45,7 @@ class Record:
         id: unique per replica start.
         model: the public model name; `served_name` is the engine's own name for it.
         url: the engine server's address, no path, no trailing slash; empty for a model that sleeps.
+        revision: which weights and options answer; with another one, answers that were kept are of no use.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Record:
     capabilities: Sequence[str]
     max_model_len: int
     max_num_seqs: int
+    revision: str
     running: int = 0
     waiting: int = 0
     version: int = 1
@@ -77,6 +79,7 @@ def records(spec: ModelSpec, suffix: str, state: State, url: str = "") -> list[R
             capabilities=engine.capabilities(spec),
             max_model_len=spec.max_model_len,
             max_num_seqs=spec.max_num_seqs,
+            revision=spec.revision,
         )
         for name in engine.names(spec)
     ]

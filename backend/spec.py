@@ -14,6 +14,7 @@
 The `gateway:` section of the same file belongs to the gateway and is passed over here.
 """
 
+import hashlib
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -86,6 +87,12 @@ class ModelSpec(StrictModel):
     max_surge_percent: int = Field(
         default=0, ge=0, le=100, description="replicas beyond num_replicas during an update; they need room"
     )
+
+    @property
+    def revision(self) -> str:
+        """A short name of what decides the answers: the weights, and how they are run."""
+        asked = self.model_dump_json(include={"engine", "source", "task", "max_model_len", "options"})
+        return hashlib.sha256(asked.encode()).hexdigest()[:12]
 
     @property
     def most_replicas(self) -> int:

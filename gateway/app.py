@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 from starlette.middleware import Middleware
 
 from gateway.bridge import langserve, semantic_kernel
+from gateway.cache.exact import ExactCache
+from gateway.completion.caching import Caching
 from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
 from gateway.completion.request import Endpoint
@@ -48,8 +50,10 @@ def create_app(settings: Settings) -> FastAPI:
     catalog = Catalog(directory, settings.models, int(time.time()))
     link = RedisLink(settings.redis_url.get_secret_value()) if settings.redis_url else None
     limits = RequestLimits(link, settings.workers, metrics)
+    cache = ExactCache(link, settings.cache_ttl_s, settings.cache_max_answer_bytes, metrics)
+    caching = Caching(cache, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
-    path = CompletionPath(catalog, limits, arrivals, RoundRobin(), client, metrics)
+    path = CompletionPath(catalog, limits, caching, arrivals, RoundRobin(), client, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -1,7 +1,10 @@
 """Who asks: one value that travels with a request through every layer."""
 
 import contextvars
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+# What a key's requests get from the cache when they say nothing themselves.
+CachePolicy = Literal["reproducible", "always", "never"]
 
 
 class RequestContext(NamedTuple):
@@ -13,6 +16,8 @@ class RequestContext(NamedTuple):
         key_name: the key's public name, never the key.
         models: the models this key may call; None means all.
         requests_per_minute: the key's limit; None means none.
+        cache: the key's policy.
+        cache_control: the request's header of that name.
     """
 
     request_id: str
@@ -20,6 +25,8 @@ class RequestContext(NamedTuple):
     key_name: str = "loopback"
     models: frozenset[str] | None = None
     requests_per_minute: int | None = None
+    cache: CachePolicy = "reproducible"
+    cache_control: bytes | None = None
 
     def allows(self, model: str) -> bool:
         return self.models is None or model in self.models

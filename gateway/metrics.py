@@ -8,6 +8,7 @@ Source: https://prometheus.github.io/client_python/multiprocess/
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -30,53 +31,39 @@ class BatchHistogram(Histogram):
         self._sum.inc(total)
 
 
-def _seconds(name: str, text: str, registry: CollectorRegistry) -> BatchHistogram:
-    return BatchHistogram(name, text, ["door"], buckets=_BUCKETS_S, registry=registry)
-
-
 class Metrics:
     """The metrics of one worker."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "llmgw_requests", "Requests answered.", ["door", "status", "tenant"], registry=self.registry
+        self.requests = self._counter("llmgw_requests", "Requests answered.", "door", "status", "tenant")
+        self.request_seconds = self._seconds("llmgw_request_seconds", "From the request line to the last byte.")
+        self.first_byte_seconds = self._seconds("llmgw_first_byte_seconds", "From the request line to the first byte.")
+        self.in_flight = self._gauge("llmgw_requests_in_flight", "Open requests.", "livesum")
+        self.disconnects = self._counter("llmgw_client_disconnects", "Requests whose client left before the end.")
+        self.upstream_errors = self._counter("llmgw_upstream_errors", "Failed calls to a replica.", "model", "code")
+        self.limits_alone = self._counter(
+            "llmgw_limits_alone", "Requests whose limit a worker had to judge by itself, since Redis did not."
         )
-        self.request_seconds = _seconds(
-            "llmgw_request_seconds", "From the request line to the last byte.", self.registry
+        answers = self._counter("llmgw_cache_answers", "Completions by the cache's part.", "cache")
+        self.cache_answers = {part: answers.labels(part) for part in ("hit", "miss", "bypass")}
+        self.cache_bad_entries = self._counter("llmgw_cache_bad_entries", "Cache entries that could not be trusted.")
+        self.replicas = self._gauge("llmgw_replicas", "Replicas known.", "livemostrecent", "model")
+        self.waiting = self._gauge(
+            "llmgw_requests_waiting", "Requests that wait for a model to start.", "livesum", "model"
         )
-        self.first_byte_seconds = _seconds(
-            "llmgw_first_byte_seconds", "From the request line to the first byte.", self.registry
-        )
-        self.in_flight = Gauge(
-            "llmgw_requests_in_flight", "Open requests.", registry=self.registry, multiprocess_mode="livesum"
-        )
-        self.disconnects = Counter(
-            "llmgw_client_disconnects", "Requests whose client left before the end.", registry=self.registry
-        )
-        self.upstream_errors = Counter(
-            "llmgw_upstream_errors", "Failed calls to a replica.", ["model", "code"], registry=self.registry
-        )
-        self.limits_alone = Counter(
-            "llmgw_limits_alone",
-            "Requests whose limit a worker had to judge by itself, since Redis did not.",
-            registry=self.registry,
-        )
-        self.replicas = Gauge(
-            "llmgw_replicas", "Replicas known.", ["model"], registry=self.registry, multiprocess_mode="livemostrecent"
-        )
-        self.waiting = Gauge(
-            "llmgw_requests_waiting",
-            "Requests that wait for a model to start.",
-            ["model"],
-            registry=self.registry,
-            multiprocess_mode="livesum",
-        )
-        self.redis_up = Gauge(
-            "llmgw_redis_up", "1 while Redis answers.", registry=self.registry, multiprocess_mode="livemostrecent"
-        )
-
+        self.redis_up = self._gauge("llmgw_redis_up", "1 while Redis answers.", "livemostrecent")
         self._models_seen: set[str] = set()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemostrecent"], *labels: str) -> Gauge:
+        """`mode` is what the workers' values make together."""
+        return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)
+
+    def _seconds(self, name: str, text: str) -> BatchHistogram:
+        return BatchHistogram(name, text, ["door"], buckets=_BUCKETS_S, registry=self.registry)
 
     def replicas_changed(self, counts: Mapping[str, int]) -> None:
         for model in self._models_seen - counts.keys():

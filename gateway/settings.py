@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.context import CachePolicy
 from gateway.origin import Origin
 
 
@@ -44,6 +45,7 @@ class Key(BaseModel):
         models: the models it may call; all when absent.
         requests_per_minute: completions it may ask for: as many at once, and as many per minute from then on, over all
             workers; unlimited when absent.
+        cache: which of its answers come out of the cache: those that come out the same again, always, or never.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +55,7 @@ class Key(BaseModel):
     hash: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     models: frozenset[str] | None = None
     requests_per_minute: int | None = Field(default=None, gt=0)
+    cache: CachePolicy = "reproducible"
 
 
 def _check_url(url: str) -> str:
@@ -141,6 +144,13 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(default=30.0, gt=0, description="Seconds a client may take to send its body.")
     http_client: Literal["native", "aiohttp"] = Field(
         default="native", description="What speaks HTTP to the engines; `native` is the faster one."
+    )
+    cache_ttl_s: int = Field(default=3600, ge=0, description="Seconds an answer stays in the cache; 0 turns it off.")
+    cache_max_answer_bytes: int = Field(
+        default=1024 * 1024, gt=0, description="Longest answer that is cached, in bytes."
+    )
+    cache_replay: Literal["at_once", "paced"] = Field(
+        default="at_once", description="How a cached stream comes: at once, or at the pace it was written."
     )
     replica_wait_s: float = Field(
         default=300.0, ge=0, description="Seconds a request waits for a model that sleeps or starts."

@@ -1,13 +1,14 @@
 """The completion path: the only code that calls an engine, whichever door the request came through.
 
-catalog > context window > limits > arrivals > routing > upstream
+catalog > context window > limits > cache > arrivals > routing > upstream
 """
 
 import logging
 
 import orjson
 
-from gateway.completion.answer import Answer
+from gateway.completion.answer import Answer, EngineAnswer
+from gateway.completion.caching import Caching
 from gateway.completion.catalog import Catalog
 from gateway.completion.context_window import check_fits, exceeded
 from gateway.completion.request import Call
@@ -44,6 +45,7 @@ class CompletionPath:
         self,
         catalog: Catalog,
         limits: RequestLimits,
+        caching: Caching,
         arrivals: Arrivals,
         router: RoundRobin,
         client: UpstreamClient,
@@ -51,6 +53,7 @@ class CompletionPath:
     ) -> None:
         self.catalog = catalog
         self._limits = limits
+        self._caching = caching
         self._arrivals = arrivals
         self._router = router
         self._client = client
@@ -65,7 +68,12 @@ class CompletionPath:
         pool = self.catalog.model(call.model, context)
         _check_task(call, pool)
         check_fits(call, pool.max_model_len)
+        lookup = self._caching.begin(call, context, pool.revision)
         await self._limits.admit(context)
+        return await lookup.answer() or lookup.keep(await self._generate(call, pool, context))
+
+    async def _generate(self, call: Call, pool: Pool, context: RequestContext) -> Answer:
+        """The first answer that a replica begins."""
         task = call.endpoint.task
         replicas = pool.replicas.get(task) or (await self._arrivals.wait(pool.model, task)).replicas[task]
         silent = 0
@@ -92,7 +100,7 @@ class CompletionPath:
         try:
             if exchange.status != 200:
                 raise await _refusal(exchange, replica, call)
-            return await Answer.open(exchange, call) if call.stream else Answer(exchange)
+            return await EngineAnswer.open(exchange, call) if call.stream else EngineAnswer(exchange)
         except BaseException:
             exchange.close()
             raise

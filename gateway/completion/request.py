@@ -158,6 +158,11 @@ class Call(NamedTuple):
         return self.endpoint.streams and bool(self.payload.get("stream"))
 
     @property
+    def wants_usage(self) -> bool:
+        """Whether the answer is to say what was used: a whole one always, a stream when it was asked to."""
+        return not self.stream or bool((self.payload.get("stream_options") or {}).get("include_usage"))
+
+    @property
     def choices(self) -> int:
         """How many answers it asks for."""
         prompt = self.payload.get("prompt") if self.endpoint is Endpoint.COMPLETIONS else None

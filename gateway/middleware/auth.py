@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from gateway.context import RequestContext, current
 from gateway.errors import AuthenticationError, PermissionDenied
 from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send, exchange_of
+from gateway.server.exchange import Exchange
 from gateway.settings import Key, is_loopback
 
 PUBLIC_PATHS = frozenset({"/health/live", "/health/ready"})
@@ -31,12 +32,12 @@ class Authentication:
         self._open = insecure and not self._keys
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        request_id, key = exchange_of(scope).request_id.decode(), None
+        exchange, key = exchange_of(scope), None
         try:
             if scope["path"] not in PUBLIC_PATHS and not self._open:
                 key = self._check(scope)
         finally:  # also who is turned away has a request id
-            current.set(_context(request_id, key))
+            current.set(_context(exchange, key))
         return self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> Key | None:
@@ -50,10 +51,13 @@ class Authentication:
         return key
 
 
-def _context(request_id: str, key: Key | None) -> RequestContext:
+def _context(exchange: Exchange, key: Key | None) -> RequestContext:
+    request_id, cache_control = exchange.request_id.decode(), exchange.fields.get(b"cache-control")
     if key is None:
-        return RequestContext(request_id)
-    return RequestContext(request_id, key.tenant, key.name, key.models, key.requests_per_minute)
+        return RequestContext(request_id, cache_control=cache_control)
+    return RequestContext(
+        request_id, key.tenant, key.name, key.models, key.requests_per_minute, key.cache, cache_control
+    )
 
 
 def _presented_key(scope: Scope) -> bytes:

@@ -42,13 +42,14 @@ class CompletionEndpoint:
             if answer.stream:
                 await _stream(answer, exchange)
             else:
-                await exchange.respond(200, _JSON, await answer.body())
+                body = await answer.body()
+                await exchange.respond(200, (*_JSON, *answer.headers), body)
         finally:
             await answer.aclose()
 
 
 async def _stream(answer: Answer, exchange: Exchange) -> None:
-    exchange.start(200, _EVENT_STREAM)
+    exchange.start(200, (*_EVENT_STREAM, *answer.headers))
     try:
         await answer.relay(exchange)
         last = DONE

@@ -14,6 +14,7 @@ class Pool:
         tasks: such as `chat`, `completions`, `embeddings`: of its replicas, or of those that are expected.
         max_model_len: context in tokens that every replica can take, None when unknown.
         replicas: those that take requests, by task; empty while there is none.
+        revision: which weights and options answer under this name; another one gives other answers.
         asleep: it has no replica because nobody asks for it, and gets one when somebody does.
     """
 
@@ -21,6 +22,7 @@ class Pool:
     tasks: frozenset[str] = frozenset()
     max_model_len: int | None = None
     replicas: Mapping[str, Sequence[Replica]] = field(default_factory=dict)
+    revision: str = ""
     asleep: bool = False
 
     @property
@@ -59,5 +61,6 @@ def _pool(model: str, replicas: Sequence[Replica] | None, expected: Sequence[Rec
         tasks,
         min((member.max_model_len for member in known if member.max_model_len), default=None),
         {task: [replica for replica in replicas if task in replica.tasks] for task in tasks} if replicas else {},
+        revision="+".join(sorted({member.revision for member in known})),
         asleep=not replicas and any(record.state is State.ASLEEP for record in expected),
     )

@@ -32,6 +32,7 @@ class Record(BaseModel):
     served_name: str
     tasks: frozenset[str]
     max_model_len: int
+    revision: str
 
     @model_validator(mode="after")
     def _has_an_address(self) -> Self:
@@ -49,6 +50,7 @@ class Replica:
         base_path: prefix of the engine's `/v1` routes, mostly empty.
         key: the engine's bearer token.
         max_model_len: its context in tokens, None when unknown.
+        revision: which weights and options it answers with; empty when unknown.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Replica:
     key: str | None = field(repr=False)
     tasks: frozenset[str]
     max_model_len: int | None
+    revision: str
 
     @classmethod
     def from_record(cls, record: Record, key: str | None) -> "Replica":
@@ -71,6 +74,7 @@ class Replica:
             key=key,
             tasks=record.tasks,
             max_model_len=record.max_model_len,
+            revision=record.revision,
         )
 
     @classmethod
@@ -85,4 +89,5 @@ class Replica:
             key=upstream.key.get_secret_value() if upstream.key else None,
             tasks=frozenset(upstream.tasks),
             max_model_len=upstream.max_model_len,
+            revision="",
         )

@@ -20,6 +20,7 @@ RECORD = Record(
     capabilities=("continue",),
     max_model_len=128,
     max_num_seqs=4,
+    revision="r1",
 )
 KEY = "{llmgw:directory}:replica:m-1"
 IDS = "{llmgw:directory}:replicas"
@@ -56,6 +57,7 @@ async def test_a_replica_comes_lives_and_goes(redis: Redis, redis_url: str) -> N
             "capabilities": ["continue"],
             "max_model_len": 128,
             "max_num_seqs": 4,
+            "revision": "r1",
             "running": 2,
             "waiting": 1,
         }

@@ -21,6 +21,7 @@ def record(id_: str, **changes: object) -> str:
         "capabilities": [],
         "max_model_len": 4096,
         "max_num_seqs": 4,
+        "revision": "r1",
         "running": 0,
         "waiting": 0,
     }

@@ -1,0 +1,116 @@
+"""The exact cache: the answer to a request that was asked before, by the same tenant, word for word.
+
+    llmgw:cache:<SHA-256 of tenant, endpoint, the model's revision and the canonical request>
+
+Reading costs one command in the request's round trip to Redis; writing happens once the client has its answer. Without
+Redis there is no cache, and nothing waits for it.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.cache.entry import BadEntry, Entry, decode, encode
+from gateway.metrics import Metrics
+from gateway.redis_link import RedisLink, RedisUnavailable
+
+log = logging.getLogger(__name__)
+
+# How the answer travels, and not what it says.
+_TRANSPORT = frozenset({"stream", "stream_options"})
+
+
+class ExactCache:
+    """
+    Args:
+        link: None where there is no Redis.
+        ttl_s: how long an entry lasts; 0 turns the cache off.
+        max_bytes: of one answer; longer ones are not kept.
+    """
+
+    def __init__(self, link: RedisLink | None, ttl_s: int, max_bytes: int, metrics: Metrics) -> None:
+        self.max_bytes = max_bytes
+        self._link = link if ttl_s else None
+        self._ttl_s = ttl_s
+        self._metrics = metrics
+        self._available = True
+
+    @property
+    def on(self) -> bool:
+        return self._link is not None
+
+    def look_up(self, key: str) -> "asyncio.Future[Any] | None":
+        """Asks for an entry without waiting; `read` takes the reply."""
+        if self._link is None:
+            return None
+        try:
+            pending = self._link.call("GET", key)
+        except RedisUnavailable as error:
+            self._set_available(False, str(error))
+            return None
+        pending.add_done_callback(_look)
+        return pending
+
+    async def read(self, key: str, pending: "asyncio.Future[Any] | None") -> Entry | None:
+        """The entry that was asked for; None when there is none, or none that can be trusted, which is deleted."""
+        if pending is None:
+            return None
+        try:
+            data = await pending
+        except RedisUnavailable as error:
+            self._set_available(False, str(error))
+            return None
+        self._set_available(True, "Redis answers")
+        if data is None:
+            return None
+        try:
+            # JSON's escapes can make the text longer than the answer was.
+            return decode(data, key, 8 * self.max_bytes)
+        except BadEntry as error:
+            log.warning("a cache entry is of no use and was deleted: %s", error)
+            self._metrics.cache_bad_entries.inc()
+            self._send("DEL", key)
+            return None
+
+    def write(self, key: str, entry: Entry) -> None:
+        """Stores an entry, without waiting for Redis; an answer that is not text is not kept."""
+        try:
+            data = encode(entry, key)
+        except UnicodeDecodeError:
+            return
+        self._send("SET", key, data, "EX", self._ttl_s)
+
+    def _send(self, *command: bytes | str | int) -> None:
+        if self._link is None:
+            return
+        try:
+            self._link.call(*command).add_done_callback(self._sent)
+        except RedisUnavailable as error:
+            self._set_available(False, str(error))
+
+    def _sent(self, future: "asyncio.Future[Any]") -> None:
+        if not future.cancelled() and (error := future.exception()):
+            self._set_available(False, str(error))
+
+    def _set_available(self, available: bool, reason: str) -> None:
+        if available is not self._available:
+            level = logging.INFO if available else logging.WARNING
+            log.log(level, "the cache is %s (%s)", "in use" if available else "not in use", reason)
+        self._available = available
+
+
+def _look(future: "asyncio.Future[Any]") -> None:
+    """Nobody may come for the reply: the request can be refused meanwhile."""
+    if not future.cancelled():
+        future.exception()
+
+
+def cache_key(tenant: str, endpoint: str, revision: str, payload: Mapping[str, Any]) -> str:
+    """One key for requests that ask for the same, however they write it down."""
+    asked = {name: value for name, value in payload.items() if name not in _TRANSPORT}
+    canonical = orjson.dumps([tenant, endpoint, revision, asked], option=orjson.OPT_SORT_KEYS)
+    return f"llmgw:cache:{hashlib.sha256(canonical).hexdigest()}"
