@@ -16,6 +16,7 @@ from gateway.completion.caching import Caching
 from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
 from gateway.completion.request import Endpoint
+from gateway.keys.ring import KeyRing
 from gateway.limits.requests import RequestLimits
 from gateway.metrics import Metrics
 from gateway.middleware.auth import Authentication
@@ -50,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     catalog = Catalog(directory, settings.models, int(time.time()))
     link = RedisLink(settings.redis_url.get_secret_value()) if settings.redis_url else None
     limits = RequestLimits(link, settings.workers, metrics)
+    ring = _key_ring(settings, redis)
     cache = ExactCache(link, settings.cache_ttl_s, settings.cache_max_answer_bytes, metrics)
     caching = Caching(cache, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
@@ -58,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as background:
-            followers = [background.create_task(directory.run())]
+            followers = [background.create_task(directory.run()), background.create_task(ring.run())]
             if link is not None:
                 followers.append(background.create_task(link.run()))
             yield
@@ -74,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(RequestId),
             Middleware(Telemetry, request_log),
             Middleware(ErrorResponses),
-            Middleware(Authentication, settings.keys, settings.insecure),
+            Middleware(Authentication, ring, settings.insecure, settings.loopback),
         ],
         raw={endpoint: openai.CompletionEndpoint(endpoint, path) for endpoint in Endpoint},
         title="LLM access gateway",
@@ -86,9 +88,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(openai.router(catalog))
     app.include_router(chains.router(langserve.load(path)))
     app.include_router(skills.router(semantic_kernel.load(path)))
-    app.include_router(health.router(directory, catalog, metrics, request_log))
+    app.include_router(health.router(directory, catalog, ring, metrics, request_log))
     openapi.install(app)
     return app
+
+
+def _key_ring(settings: Settings, redis: Redis | None) -> KeyRing:
+    if settings.key_secret is None:
+        return KeyRing(settings.keys, None, b"")
+    return KeyRing(settings.keys, redis, settings.key_secret.get_secret_value().encode())
 
 
 def _upstream_client(settings: Settings) -> UpstreamClient:

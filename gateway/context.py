@@ -15,6 +15,7 @@ class RequestContext(NamedTuple):
         tenant: the owner of the key; `local` on a gateway without keys.
         key_name: the key's public name, never the key.
         models: the models this key may call; None means all.
+        chains, skills: likewise, by the names of chains and of the skills' plugins.
         requests_per_minute: the key's limit; None means none.
         cache: the key's policy.
         cache_control: the request's header of that name.
@@ -24,12 +25,20 @@ class RequestContext(NamedTuple):
     tenant: str = "local"
     key_name: str = "loopback"
     models: frozenset[str] | None = None
+    chains: frozenset[str] | None = None
+    skills: frozenset[str] | None = None
     requests_per_minute: int | None = None
     cache: CachePolicy = "reproducible"
     cache_control: bytes | None = None
 
     def allows(self, model: str) -> bool:
         return self.models is None or model in self.models
+
+    def allows_chain(self, chain: str) -> bool:
+        return self.chains is None or chain in self.chains
+
+    def allows_skill(self, plugin: str) -> bool:
+        return self.skills is None or plugin in self.skills
 
 
 # Chains and skills run inside LangChain and Semantic Kernel, which carry no value of ours from the route to the

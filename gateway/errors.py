@@ -23,6 +23,7 @@
         StreamInterrupted                 a stream that began and did not finish
       NoReplica                      503  nobody is there to answer
         ModelStarting                     somebody will be, later than a request waits
+      KeysUnavailable                503  nobody can tell yet whether a key is one
       DeadlineExceeded               504  the engine did not go on in time
 
 The wire form is OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
@@ -200,6 +201,13 @@ class NoReplica(GatewayError):
 class ModelStarting(NoReplica):
     code = "model_starting"
     headers: Mapping[str, str] = {"retry-after": "10", "retry-after-ms": "10000", "x-should-retry": "true"}
+
+
+class KeysUnavailable(GatewayError):
+    status = 503
+    type = "server_error"
+    code = "keys_unavailable"
+    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
 
 
 class DeadlineExceeded(GatewayError):

@@ -45,6 +45,8 @@ class Key(BaseModel):
         models: the models it may call; all when absent.
         requests_per_minute: completions it may ask for: as many at once, and as many per minute from then on, over all
             workers; unlimited when absent.
+        chains, skills: the chains, and the skills' plugins, it may call; all when absent.
+        expires_at: when it ends, in seconds since the epoch; never when absent.
         cache: which of its answers come out of the cache: those that come out the same again, always, or never.
     """
 
@@ -54,6 +56,9 @@ class Key(BaseModel):
     tenant: str = Field(min_length=1)
     hash: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     models: frozenset[str] | None = None
+    chains: frozenset[str] | None = None
+    skills: frozenset[str] | None = None
+    expires_at: int | None = Field(default=None, ge=0)
     requests_per_minute: int | None = Field(default=None, gt=0)
     cache: CachePolicy = "reproducible"
 
@@ -135,6 +140,9 @@ class Settings(BaseSettings):
         default=None, description="The cluster's engine key: the bearer token of every engine in the directory."
     )
     keys: tuple[Key, ...] = Field(default=(), description="The API keys that are accepted.")
+    key_secret: SecretStr | None = Field(
+        default=None, min_length=32, description="The secret of the API keys in Redis; the same for every gateway."
+    )
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Static replicas beside the directory's.")
     models: tuple[str, ...] = Field(
         default=(), description="Models that must have a replica for the gateway to be ready."
@@ -189,12 +197,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _loopback_without_keys(self) -> "Settings":
-        if not self.keys and not self.insecure and not self.loopback:
+        if not self.keys and not self.keys_in_redis and not self.insecure and not self.loopback:
             raise ValueError(
                 f"no key is defined, so the gateway serves loopback only, not {self.host}: "
                 "define keys (`llmgw keys create`) or pass --insecure"
             )
         return self
+
+    @property
+    def keys_in_redis(self) -> bool:
+        return self.redis_url is not None and self.key_secret is not None
 
     @property
     def loopback(self) -> bool:

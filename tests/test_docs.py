@@ -61,7 +61,8 @@ def test_commands_and_their_options():
     documented = dict(re.findall(r"^\| `llmgw ([^`]+)` \|[^|]+\| (.+) \|$", REFERENCE, re.MULTILINE))
     assert documented.keys() == commands.keys()
     for name, command in commands.items():
-        options = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+        named = [param for param in command.params if param.param_type_name == "option"]
+        options = {option for param in named for option in (*param.opts, *param.secondary_opts)}
         assert set(re.findall(r"--[\w-]+", documented[name])) == options
 
 

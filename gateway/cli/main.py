@@ -1,13 +1,16 @@
 """`llmgw`: the command line of the whole product."""
 
-import hashlib
-import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.settings import ConfigError, Settings
+
+if TYPE_CHECKING:
+    from gateway.keys.stored import KeyStore
 
 app = typer.Typer(help="The LLM access gateway.", no_args_is_help=True, add_completion=False)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
@@ -16,6 +19,7 @@ app.add_typer(keys, name="keys")
 Config = Annotated[Path | None, typer.Option(envvar="LLMGW_CONFIG", help="The cluster file (YAML).", dir_okay=False)]
 Host = Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on (default 8080).")]
+KeyName = Annotated[str, typer.Argument(metavar="KEY", help="Its id, or its name.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Serve another address than loopback without any key.")]
 
 
@@ -75,9 +79,75 @@ def doctor(config: Config = None) -> None:
 def create_key(
     name: Annotated[str, typer.Option(help="How logs and metrics call the key.")],
     tenant: Annotated[str, typer.Option(help="Whose requests it makes.")],
+    model: Annotated[list[str] | None, typer.Option(help="A model it may call; again for more; all without.")] = None,
+    chain: Annotated[list[str] | None, typer.Option(help="A chain it may call, likewise.")] = None,
+    skill: Annotated[list[str] | None, typer.Option(help="A skill's plugin it may call, likewise.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Completions it may ask for.")] = None,
+    cache: Annotated[str | None, typer.Option(help="reproducible (the default), always or never.")] = None,
+    days: Annotated[float | None, typer.Option(help="How long it is valid.")] = None,
+    file: Annotated[bool, typer.Option("--file", help="Print an entry for the cluster file instead.")] = False,
+    config: Config = None,
 ) -> None:
-    """Make a key: shows it once, and the entry for `gateway.keys` in the cluster file."""
-    key = f"sk-llmgw-{secrets.token_urlsafe(32)}"
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    typer.echo(f"key (shown only now): {key}\n\nadd to the cluster file:\n\ngateway:\n  keys:")
-    typer.echo(f'    - {{name: {name}, tenant: {tenant}, hash: "sha256:{digest}"}}')
+    """Make a key, and show it once."""
+    from gateway.cli import keys as command
+
+    rights = {"models": model, "chains": chain, "skills": skill}
+    rest = {"requests_per_minute": requests_per_minute, "cache": cache, "expires_at": command.expiry(days)}
+    fields = {"name": name, "tenant": tenant, **{field: value for field, value in (rights | rest).items() if value}}
+    if file:
+        try:
+            typer.echo(command.file_entry(fields))
+        except ConfigError as error:
+            raise _fail(error) from error
+        return
+    with _store(config) as store:
+        typer.echo(command.show_new(*store.create(**fields)))
+
+
+@keys.command("list")
+def list_keys(config: Config = None) -> None:
+    """List the stored keys."""
+    from gateway.cli import keys as command
+
+    with _store(config) as store:
+        typer.echo(command.table(store.list()))
+
+
+@keys.command("show")
+def show_key(key: KeyName, config: Config = None) -> None:
+    """Show what a key may do."""
+    from gateway.cli import keys as command
+
+    with _store(config) as store:
+        typer.echo(command.show(store.show(key)))
+
+
+@keys.command("revoke")
+def revoke_key(key: KeyName, config: Config = None) -> None:
+    """End a key, on every gateway within a second."""
+    with _store(config) as store:
+        typer.echo(f"{store.revoke(key).id} is revoked")
+
+
+@keys.command("rotate")
+def rotate_key(
+    key: KeyName,
+    overlap: Annotated[int, typer.Option(min=0, help="Seconds that the old one counts beside the new one.")] = 0,
+    config: Config = None,
+) -> None:
+    """Give a key's record a new key, and show it once."""
+    from gateway.cli import keys as command
+
+    with _store(config) as store:
+        typer.echo(command.show_new(*store.rotate(key, overlap)))
+
+
+@contextmanager
+def _store(config: Path | None) -> Iterator["KeyStore"]:
+    from gateway.cli.keys import store
+
+    try:
+        with store(config) as opened:
+            yield opened
+    except ConfigError as error:
+        raise _fail(error) from error

@@ -9,21 +9,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.cli import embedded_redis
+from gateway.cli import embedded_redis, keys
 from gateway.cli.process import Process
 from gateway.settings import Settings
 
 # What a part may take to end by itself once it is told: Ray stops engines and a dozen processes.
 GRACE_S = {"redis": 10.0, "backend": 60.0, "chat": 5.0}
 READY_S = 30.0
-_SECRETS = ("LLMGW_REDIS_URL", "LLMGW_ENGINE_KEY")
+# Which parts use which secret.
+_SECRETS = {
+    "LLMGW_REDIS_URL": ("backend", "gateway"),
+    "LLMGW_ENGINE_KEY": ("backend", "gateway"),
+    "LLMGW_KEY_SECRET": ("gateway",),
+}
 LONGEST_FOLDER = 64
 
 
@@ -68,9 +73,9 @@ class Stack:
             StartFailed: a part did not start, or ended by itself.
         """
         told = asyncio.create_task(_signal())
-        with tempfile.TemporaryDirectory(prefix="llmgw-", dir=_short_folder()) as runtime:
+        with tempfile.TemporaryDirectory(prefix="llmgw-", dir=_short_folder()) as runtime, ExitStack() as announced:
             try:
-                await _first(told, self._start(Path(runtime)))
+                await _first(told, self._start(Path(runtime), announced))
                 if not told.done():
                     ready()
                     await _first(told, *map(self._ended, self._processes.values()))
@@ -78,13 +83,14 @@ class Stack:
                 stopping()
                 await self._stop()
 
-    async def _start(self, runtime: Path) -> None:
+    async def _start(self, runtime: Path, announced: ExitStack) -> None:
         settings, started = self._plan.settings, time.monotonic()
         url = settings.redis_url.get_secret_value() if settings.redis_url else await self._start_redis(runtime)
         await _ping(url)
         self._report("Redis", time.monotonic() - started)
+        announced.enter_context(keys.announced(settings, url))
         key = settings.engine_key.get_secret_value() if settings.engine_key else secrets.token_urlsafe(32)
-        self._secrets = {"LLMGW_REDIS_URL": url, "LLMGW_ENGINE_KEY": key}
+        self._secrets = {"LLMGW_REDIS_URL": url, "LLMGW_ENGINE_KEY": key, "LLMGW_KEY_SECRET": keys.secret(settings)}
         parts = [self._start_backend(), self._start_gateway()]
         if self._plan.chat_port is not None:
             parts.append(self._start_chat(self._plan.chat_port))
@@ -166,7 +172,7 @@ class Stack:
         """Secrets go to the parts that use them, and to no other."""
         environment = {variable: value for variable, value in os.environ.items() if variable not in _SECRETS}
         environment |= {"LLMGW_HOME": str(self._plan.settings.home), "LLMGW_CONFIG": str(self._plan.config)}
-        return environment | self._secrets if name in ("backend", "gateway") else environment
+        return environment | {variable: text for variable, text in self._secrets.items() if name in _SECRETS[variable]}
 
     async def _ended(self, process: Process) -> None:
         async for event in process.events():

@@ -4,12 +4,12 @@ Without any key defined the gateway is open to programs on its own machine. A we
 so a Host or Origin that is not loopback's is refused (DNS rebinding, cross-site requests).
 """
 
-import hashlib
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from urllib.parse import urlsplit
 
 from gateway.context import RequestContext, current
 from gateway.errors import AuthenticationError, PermissionDenied
+from gateway.keys.ring import KeyRing
 from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send, exchange_of
 from gateway.server.exchange import Exchange
 from gateway.settings import Key, is_loopback
@@ -22,42 +22,41 @@ class Authentication:
     """Puts the caller into the request's context.
 
     Args:
-        keys: the keys that are accepted; with none, only loopback hosts are.
-        insecure: serve any host without a key.
+        ring: the keys that are accepted.
+        insecure: while no key is defined, serve any host without one.
+        loopback: this gateway listens on loopback only, and while no key is defined serves who is there.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[Key], insecure: bool) -> None:
+    def __init__(self, app: ASGIApp, ring: KeyRing, insecure: bool, loopback: bool) -> None:
         self._app = app
-        self._keys = {bytes.fromhex(key.hash.removeprefix("sha256:")): key for key in keys}
-        self._open = insecure and not self._keys
+        self._ring = ring
+        self._insecure = insecure
+        self._loopback = loopback
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange, key = exchange_of(scope), None
         try:
-            if scope["path"] not in PUBLIC_PATHS and not self._open:
+            if scope["path"] not in PUBLIC_PATHS:
                 key = self._check(scope)
         finally:  # also who is turned away has a request id
             current.set(_context(exchange, key))
         return self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> Key | None:
-        if not self._keys:
+        if self._ring.defined or not (self._insecure or self._loopback):
+            return self._ring.find(_presented_key(scope))
+        self._ring.check_known()
+        if not self._insecure:
             _check_loopback(scope)
-            return None
-        # Looked up by digest: how long that takes tells nothing about a key.
-        key = self._keys.get(hashlib.sha256(_presented_key(scope)).digest())
-        if key is None:
-            raise AuthenticationError("Unknown API key; check it, or ask its issuer for a new one.")
-        return key
+        return None
 
 
 def _context(exchange: Exchange, key: Key | None) -> RequestContext:
     request_id, cache_control = exchange.request_id.decode(), exchange.fields.get(b"cache-control")
     if key is None:
         return RequestContext(request_id, cache_control=cache_control)
-    return RequestContext(
-        request_id, key.tenant, key.name, key.models, key.requests_per_minute, key.cache, cache_control
-    )
+    rights = key.models, key.chains, key.skills
+    return RequestContext(request_id, key.tenant, key.name, *rights, key.requests_per_minute, key.cache, cache_control)
 
 
 def _presented_key(scope: Scope) -> bytes:

@@ -18,11 +18,12 @@ from fastapi.routing import APIRoute
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel
 
+from gateway import context
 from gateway.bridge import runs, untrusted
 from gateway.bridge.event_stream import EventStreamResponse
 from gateway.bridge.failures import published
 from gateway.bridge.langserve import PREFIX, ServedChain, unwrapped
-from gateway.errors import UnprocessableInput
+from gateway.errors import NotFound, UnprocessableInput
 
 MAX_BATCH = 256
 
@@ -65,11 +66,13 @@ class _Route(APIRoute):
 def router(chains: Sequence[ServedChain]) -> APIRouter:
     """The index, and the routes of every chain."""
     routes = APIRouter(prefix=PREFIX, route_class=_Route, tags=["chains"])
-    index = ChainIndex(chains=[ChainEntry(name=chain.name, description=chain.description) for chain in chains])
+    entries = [ChainEntry(name=chain.name, description=chain.description) for chain in chains]
 
     @routes.get("", operation_id="chains_list")
     async def list_chains() -> ChainIndex:
-        return index
+        """The chains that this key may call."""
+        caller = context.current.get()
+        return ChainIndex(chains=[entry for entry in entries if caller.allows_chain(entry.name)])
 
     for chain in chains:
         _add_runs(_Paths(routes, chain.name), chain)
@@ -97,6 +100,7 @@ class _Paths:
     def add(self, method: str, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         operation = f"chains_{self._chain}_{path.partition('/')[0]}"
         plain, configured = f"/{self._chain}/{path}", f"/{self._chain}/c/{{config_hash}}/{path}"
+        options["dependencies"] = [Depends(self._allowed)]
         self._routes.add_api_route(plain, endpoint, methods=[method], operation_id=operation, **options)
         self._routes.add_api_route(
             configured,
@@ -106,6 +110,10 @@ class _Paths:
             openapi_extra={"parameters": [_IN_PATH]},
             **options,
         )
+
+    async def _allowed(self) -> None:
+        if not context.current.get().allows_chain(self._chain):
+            raise NotFound(f"There is no chain '{self._chain}' for this key; GET /chains lists its own.")
 
 
 def _add_runs(paths: _Paths, served: ServedChain) -> None:

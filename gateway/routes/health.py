@@ -7,12 +7,15 @@ from fastapi import APIRouter, Response
 from gateway.completion.catalog import Catalog
 from gateway.context import current
 from gateway.errors import PermissionDenied
+from gateway.keys.ring import KeyRing
 from gateway.metrics import Metrics
 from gateway.request_log import RequestLog
 from gateway.routing.directory import Directory
 
 
-def router(directory: Directory, catalog: Catalog, metrics: Metrics, request_log: RequestLog) -> APIRouter:
+def router(
+    directory: Directory, catalog: Catalog, ring: KeyRing, metrics: Metrics, request_log: RequestLog
+) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
     @routes.get("/health/live")
@@ -22,9 +25,9 @@ def router(directory: Directory, catalog: Catalog, metrics: Metrics, request_log
 
     @routes.get("/health/ready")
     async def ready(response: Response) -> dict[str, Any]:
-        """200 when Redis has answered or is declared away, and every configured model has a replica or sleeps."""
+        """200 when the keys are known, Redis has answered or is away, and no configured model lacks its replica."""
         missing = len(catalog.missing())  # and not which: this route is open to all
-        is_ready = directory.redis_state != "unknown" and not missing
+        is_ready = directory.redis_state != "unknown" and ring.known and not missing
         response.status_code = 200 if is_ready else 503
         status = "ready" if is_ready else "starting"
         return {"status": status, "redis": directory.redis_state, "models_without_replica": missing}

@@ -20,6 +20,7 @@ from semantic_kernel import Kernel
 from gateway.bridge import untrusted
 from gateway.bridge.failures import published
 from gateway.bridge.skill_schema import SkillFunction, document
+from gateway.context import current
 from gateway.errors import InvalidRequest, NotFound
 
 _ANY_OBJECT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
@@ -47,25 +48,26 @@ def router(kernel: Kernel) -> APIRouter:
         for plugin in kernel.plugins.values()
         for function in plugin.functions.values()
     }
-    index = SkillIndex(
-        skills=[
-            SkillEntry(plugin=skill.plugin, function=skill.name, description=skill.description)
-            for skill in skills.values()
-        ]
-    )
+
+    def own() -> list[SkillFunction]:
+        """Those that this key may call."""
+        caller = current.get()
+        return [skill for skill in skills.values() if caller.allows_skill(skill.plugin)]
 
     @routes.get("", operation_id="skills_list")
     async def list_skills() -> SkillIndex:
-        return index
+        """The skills that this key may call."""
+        entries = [SkillEntry(plugin=s.plugin, function=s.name, description=s.description) for s in own()]
+        return SkillIndex(skills=entries)
 
     @routes.get("/openapi.json", operation_id="skills_openapi")
     async def openapi(request: Request) -> dict[str, Any]:
-        return document(skills.values(), str(request.base_url).rstrip("/"))
+        return document(own(), str(request.base_url).rstrip("/"))
 
     @routes.post("/{plugin}/{function}", operation_id="skills_invoke", openapi_extra=_ANY_OBJECT)
     async def invoke(plugin: str, function: str, request: Request) -> SkillResult:
         skill = skills.get((plugin, function))
-        if skill is None:
+        if skill is None or not current.get().allows_skill(plugin):
             raise NotFound(f"There is no function '{function}' in a skill '{plugin}'; GET /skills lists them.")
         arguments = skill.arguments(await _json(request))
         with published():

@@ -62,7 +62,8 @@ async def test_a_killed_engine_fails_its_health_check(default_models: dict[str, 
             if server.url[-5:] in p.cmdline()[-20:] and "-S" not in p.cmdline()
         )
         os.kill(engine.pid, signal.SIGKILL)
-        await server.wait()
+        with pytest.raises(EngineFailed, match="exited with status"):
+            await server.watch()
         with pytest.raises(EngineFailed, match="exited with status 137"):
             await server.check()
     finally:

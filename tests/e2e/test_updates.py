@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -136,3 +138,23 @@ async def test_a_model_sleeps_and_is_woken_by_a_request(editable: Editable, sdk:
     assert [model.id async for model in sdk.models.list()] == ["small"]
     assert await asyncio.gather(*(tokens(sdk, 4) for _ in range(3))) == [4, 4, 4]
     assert len(editable.replicas()) == 1
+
+
+async def test_a_key_that_is_made_beside_it_counts_at_once(editable: Editable, sdk: openai.AsyncOpenAI) -> None:
+    def keys(*arguments: str) -> str:
+        argv = [sys.executable, "-m", "gateway.cli", "keys", *arguments]
+        return subprocess.run(argv, env=editable.stack.environment, capture_output=True, text=True, check=True).stdout
+
+    async def refused(client: openai.AsyncOpenAI) -> bool:
+        try:
+            await client.models.list()
+        except openai.AuthenticationError:
+            return True
+        return False
+
+    key = keys("create", "--name", "alice", "--tenant", "team-a").split()[-1]
+    await eventually(lambda: refused(sdk))
+    async with sdk.copy(api_key=key) as alice:
+        assert not await refused(alice)
+        keys("revoke", "alice")
+        await eventually(lambda: refused(alice), within=2)

@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
+from gateway.keys.ring import KeyRing
 from gateway.middleware.auth import Authentication
 from gateway.middleware.errors import ErrorResponses
 from gateway.middleware.request_id import RequestId
@@ -21,7 +22,11 @@ from gateway.server.connection import ClientConnection
 
 
 def app(*routers: APIRouter) -> FastAPI:
-    layers = [Middleware(RequestId), Middleware(ErrorResponses), Middleware(Authentication, (), insecure=True)]
+    layers = [
+        Middleware(RequestId),
+        Middleware(ErrorResponses),
+        Middleware(Authentication, KeyRing((), None, b""), insecure=True, loopback=True),
+    ]
     application = Gateway(layers, raw={})
     translate_framework_errors(application)
     for router in routers:

@@ -1,0 +1,83 @@
+"""`llmgw keys` as it is typed, on a real Redis."""
+
+import hashlib
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from gateway.cli.main import app
+
+SECRET = "s" * 32
+
+
+@pytest.fixture
+def run(redis_server, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMGW_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("LLMGW_KEY_SECRET", SECRET)
+
+    def run(*arguments: str, fails: bool = False) -> str:
+        result = CliRunner().invoke(app, ["keys", *arguments])
+        assert result.exit_code == (2 if fails else 0), result.output
+        return result.output
+
+    return run
+
+
+def created(output: str) -> tuple[str, str]:
+    """Id and key of what was made."""
+    first, second = output.strip().splitlines()
+    return first.split()[0], second.rpartition(" ")[2]
+
+
+def test_the_life_of_a_key(run):
+    rights = ["--model", "small", "--model", "big", "--requests-per-minute", "60", "--days", "1", "--cache", "never"]
+    id_, key = created(run("create", "--name", "alice", "--tenant", "team-a", *rights))
+    assert key.startswith("sk-llmgw-")
+    listed = run("list")
+    assert listed.splitlines()[0].split() == ["id", "name", "tenant", "key", "created", "expires"]
+    assert listed.splitlines()[1].startswith(f"{id_}  alice  team-a  {key[:13]}…")
+    shown = json.loads(run("show", "alice"))
+    assert (shown["id"], sorted(shown["models"]), shown["cache"]) == (id_, ["big", "small"], "never")
+    assert shown["requests_per_minute"] == 60
+    assert not {"hash", "replaced"} & shown.keys()
+    again, other = created(run("rotate", "alice", "--overlap", "60"))
+    assert (again, other != key) == (id_, True)
+    assert run("revoke", id_) == f"{id_} is revoked\n"
+    assert len(run("list").splitlines()) == 1
+    assert all(key not in output for output in (listed, run("list")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "nobody"], "nobody"),
+        (["create", "--name", "n", "--tenant", "t", "--cache", "sometimes", "--file"], "cache"),
+        (["create", "--name", "", "--tenant", "t"], "name"),
+        (["create", "--name", "n", "--tenant", "t", "--cache", "sometimes"], "cache"),
+        (["create", "--name", "n", "--tenant", "t", "--requests-per-minute", "-1"], "requests_per_minute"),
+    ],
+)
+def test_what_is_wrong_is_one_line(run, arguments, words):
+    (line,) = run(*arguments, fails=True).strip().splitlines()
+    assert line.startswith("llmgw: ")
+    assert words in line
+
+
+def test_an_entry_for_the_file_needs_no_redis(run, redis_server):
+    redis_server.kill()
+    output = run("create", "--name", "alice", "--tenant", "a", "--chain", "chat", "--file")
+    (entry,) = yaml.safe_load(output.partition("add to the cluster file:")[2])["gateway"]["keys"]
+    key = output.splitlines()[0].rpartition(" ")[2]
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    assert entry == {"name": "alice", "tenant": "a", "chains": ["chat"], "hash": f"sha256:{digest}"}
+    assert "Redis" in run("list", fails=True)
+
+
+def test_without_a_redis_or_its_secret_it_says_what_to_do(run, monkeypatch):
+    monkeypatch.delenv("LLMGW_KEY_SECRET")
+    assert "LLMGW_KEY_SECRET" in run("list", fails=True)
+    monkeypatch.delenv("LLMGW_REDIS_URL")
+    assert "llmgw up" in run("list", fails=True)
