@@ -18,6 +18,7 @@ from gateway.completion.catalog import Catalog
 from gateway.completion.request import Endpoint
 from gateway.keys.ring import KeyRing
 from gateway.limits.requests import RequestLimits
+from gateway.limits.usage import Ledger
 from gateway.metrics import Metrics
 from gateway.middleware.auth import Authentication
 from gateway.middleware.errors import ErrorResponses
@@ -25,7 +26,7 @@ from gateway.middleware.request_id import RequestId
 from gateway.middleware.telemetry import Telemetry
 from gateway.redis_link import RedisLink
 from gateway.request_log import RequestLog
-from gateway.routes import chains, health, openai, openapi, skills
+from gateway.routes import admin, chains, health, openai, openapi, skills
 from gateway.routes.framework_errors import translate_framework_errors
 from gateway.routes.front import Gateway
 from gateway.routing.arrivals import Arrivals
@@ -55,14 +56,14 @@ def create_app(settings: Settings) -> FastAPI:
     cache = ExactCache(link, settings.cache_ttl_s, settings.cache_max_answer_bytes, metrics)
     caching = Caching(cache, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
-    path = CompletionPath(catalog, limits, caching, arrivals, RoundRobin(), client, metrics)
+    ledger = Ledger(redis)
+    path = CompletionPath(catalog, limits, caching, arrivals, RoundRobin(), client, ledger, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as background:
-            followers = [background.create_task(directory.run()), background.create_task(ring.run())]
-            if link is not None:
-                followers.append(background.create_task(link.run()))
+            runs = [directory.run(), ring.run(), ledger.run(), *([link.run()] if link else [])]
+            followers = [background.create_task(run) for run in runs]
             yield
             for follower in followers:
                 follower.cancel()
@@ -88,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(openai.router(catalog))
     app.include_router(chains.router(langserve.load(path)))
     app.include_router(skills.router(semantic_kernel.load(path)))
+    app.include_router(admin.router(redis))
     app.include_router(health.router(directory, catalog, ring, metrics, request_log))
     openapi.install(app)
     return app

@@ -3,6 +3,7 @@
 import contextvars
 from typing import Literal, NamedTuple
 
+_DOORS = frozenset({"v1", "chains", "skills", "admin", "health", "metrics"})
 # What a key's requests get from the cache when they say nothing themselves.
 CachePolicy = Literal["reproducible", "always", "never"]
 
@@ -17,8 +18,10 @@ class RequestContext(NamedTuple):
         models: the models this key may call; None means all.
         chains, skills: likewise, by the names of chains and of the skills' plugins.
         requests_per_minute: the key's limit; None means none.
+        admin: it may see what all have used.
         cache: the key's policy.
         cache_control: the request's header of that name.
+        door: where it came in, as metrics and accounts call it.
     """
 
     request_id: str
@@ -28,8 +31,10 @@ class RequestContext(NamedTuple):
     chains: frozenset[str] | None = None
     skills: frozenset[str] | None = None
     requests_per_minute: int | None = None
+    admin: bool = False
     cache: CachePolicy = "reproducible"
     cache_control: bytes | None = None
+    door: str = "other"
 
     def allows(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -39,6 +44,12 @@ class RequestContext(NamedTuple):
 
     def allows_skill(self, plugin: str) -> bool:
         return self.skills is None or plugin in self.skills
+
+
+def door_of(path: str) -> str:
+    """The first part of a path, if it is one of ours."""
+    door = path[1:].partition("/")[0]
+    return door if door in _DOORS else "other"
 
 
 # Chains and skills run inside LangChain and Semantic Kernel, which carry no value of ours from the route to the

@@ -24,6 +24,7 @@
       NoReplica                      503  nobody is there to answer
         ModelStarting                     somebody will be, later than a request waits
       KeysUnavailable                503  nobody can tell yet whether a key is one
+      UsageUnavailable               503  nobody can tell what was used
       DeadlineExceeded               504  the engine did not go on in time
 
 The wire form is OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
@@ -207,6 +208,12 @@ class KeysUnavailable(GatewayError):
     status = 503
     type = "server_error"
     code = "keys_unavailable"
+    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
+
+
+class UsageUnavailable(GatewayError):
+    status = 503
+    code = "usage_unavailable"
     headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
 
 

@@ -45,8 +45,8 @@ class Metrics:
         self.limits_alone = self._counter(
             "llmgw_limits_alone", "Requests whose limit a worker had to judge by itself, since Redis did not."
         )
-        answers = self._counter("llmgw_cache_answers", "Completions by the cache's part.", "cache")
-        self.cache_answers = {part: answers.labels(part) for part in ("hit", "miss", "bypass")}
+        answers = self._counter("llmgw_cache_answers", "Completions that the cache was asked for.", "cache")
+        self.cache_answers = {part: answers.labels(part) for part in ("hit", "miss")}
         self.cache_bad_entries = self._counter("llmgw_cache_bad_entries", "Cache entries that could not be trusted.")
         self.replicas = self._gauge("llmgw_replicas", "Replicas known.", "livemostrecent", "model")
         self.waiting = self._gauge(

@@ -22,7 +22,6 @@ log = logging.getLogger("gateway.access")
 
 FLUSH_S = 0.25
 MAX_NOTED = 400  # more at once would hold the other requests up
-DOORS = frozenset({b"v1", b"chains", b"skills", b"health", b"metrics"})
 
 
 class RequestRecord(NamedTuple):
@@ -49,11 +48,6 @@ class RequestRecord(NamedTuple):
             f"{stamp},{milliseconds:03d} INFO gateway.access {self.method} {path} {self.status} "
             f"{self.seconds * 1000:.1f} ms tenant={context.tenant} id={context.request_id}"
         )
-
-
-def _door(path: bytes) -> str:
-    door = path[1:].partition(b"/")[0]
-    return door.decode() if door in DOORS else "other"
 
 
 class RequestLog:
@@ -95,7 +89,7 @@ class RequestLog:
         metrics = self._metrics
         by_door: dict[str, list[RequestRecord]] = defaultdict(list)
         for record in ended:
-            by_door[_door(record.path)].append(record)
+            by_door[record.context.door].append(record)
         for door, records in by_door.items():
             for (status, tenant), count in Counter([(r.status, r.context.tenant) for r in records]).items():
                 metrics.requests.labels(door, status, tenant).inc(count)

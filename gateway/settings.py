@@ -47,6 +47,7 @@ class Key(BaseModel):
             workers; unlimited when absent.
         chains, skills: the chains, and the skills' plugins, it may call; all when absent.
         expires_at: when it ends, in seconds since the epoch; never when absent.
+        admin: whether it may see what all have used.
         cache: which of its answers come out of the cache: those that come out the same again, always, or never.
     """
 
@@ -60,6 +61,7 @@ class Key(BaseModel):
     skills: frozenset[str] | None = None
     expires_at: int | None = Field(default=None, ge=0)
     requests_per_minute: int | None = Field(default=None, gt=0)
+    admin: bool = False
     cache: CachePolicy = "reproducible"
 
 
@@ -84,6 +86,7 @@ class Upstream(BaseModel):
         served_name: the server's own name of the model, when it differs.
         tasks: which endpoints it serves.
         max_model_len: its context in tokens, when known.
+        tells_usage: it knows `stream_options.include_usage`; of other streams the gateway counts the events.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -94,6 +97,7 @@ class Upstream(BaseModel):
     served_name: str | None = None
     tasks: frozenset[Literal["chat", "completions", "embeddings", "score"]] = frozenset({"chat", "completions"})
     max_model_len: int | None = Field(default=None, gt=0)
+    tells_usage: bool = False
 
 
 class ClusterFile(InitSettingsSource):

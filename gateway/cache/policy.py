@@ -15,22 +15,22 @@ from gateway.errors import InvalidField
 class Policy(NamedTuple):
     """
     Attributes:
-        read: an answer may come out of the cache.
-        write: it may go into it.
+        read: an answer may come out of it; a new one goes into it either way.
         max_age_s: how old one may be that comes out; None for as old as it may get.
     """
 
     read: bool
-    write: bool
     max_age_s: int | None = None
 
 
-BYPASS = Policy(read=False, write=False)
-FULL = Policy(read=True, write=True)
+FULL = Policy(read=True)
 
 
-def policy(payload: Mapping[str, Any], *, sampled: bool, key: CachePolicy, cache_control: bytes | None) -> Policy:
-    """
+def policy(
+    payload: Mapping[str, Any], *, sampled: bool, key: CachePolicy, cache_control: bytes | None
+) -> Policy | None:
+    """What the cache may do for a request; None where it has no part.
+
     Args:
         payload: the request's body.
         sampled: whether its endpoint draws tokens at random unless it is told otherwise.
@@ -41,10 +41,10 @@ def policy(payload: Mapping[str, Any], *, sampled: bool, key: CachePolicy, cache
         InvalidField: `max-age` is not a number of seconds.
     """
     if key == "never":
-        return BYPASS
+        return None
     on = key == "always" or not sampled or payload.get("temperature") == 0 or payload.get("seed") is not None
     if cache_control is None:
-        return FULL if on else BYPASS
+        return FULL if on else None
     max_age_s = None
     directives = {directive.strip() for directive in cache_control.decode("latin-1").lower().split(",")}
     for directive in directives:
@@ -52,8 +52,8 @@ def policy(payload: Mapping[str, Any], *, sampled: bool, key: CachePolicy, cache
         if name == "max-age":
             max_age_s, on = _seconds(value), True
     if "no-store" in directives or not on:
-        return BYPASS
-    return Policy("no-cache" not in directives, True, max_age_s)
+        return None
+    return Policy("no-cache" not in directives, max_age_s)
 
 
 def _seconds(value: str) -> int:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway.cli.tables import table
 from gateway.keys.stored import KeyStore, NameTaken, StoredKey, UnknownKey, new_key
 from gateway.settings import ConfigError, Key, Settings
 
@@ -45,6 +46,16 @@ def announced(settings: Settings, redis_url: str) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
+def redis_url(settings: Settings) -> str:
+    """Of the cluster's Redis. Raises ConfigError when there is none."""
+    file = settings.home / _REDIS_FILE
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    if file.exists():
+        return file.read_text()
+    raise ConfigError("there is no Redis: start `llmgw up` from this folder, or set LLMGW_REDIS_URL")
+
+
 @contextmanager
 def store(config: Path | None) -> Iterator[KeyStore]:
     """The keys of the cluster that the settings name, or of the `llmgw up` that runs from this home.
@@ -53,15 +64,9 @@ def store(config: Path | None) -> Iterator[KeyStore]:
         ConfigError: there is none, or Redis, an id or a field is wrong; one line.
     """
     settings = Settings.load(config=config)
-    file = settings.home / _REDIS_FILE
-    if settings.redis_url is not None:
-        url = settings.redis_url.get_secret_value()
-        if settings.key_secret is None:
-            raise ConfigError("LLMGW_KEY_SECRET is not set; give it the same random text as the gateways have")
-    elif file.exists():
-        url = file.read_text()
-    else:
-        raise ConfigError("no Redis to keep keys in: start `llmgw up`, set LLMGW_REDIS_URL, or use --file")
+    url = redis_url(settings)
+    if settings.redis_url is not None and settings.key_secret is None:
+        raise ConfigError("LLMGW_KEY_SECRET is not set; give it the same random text as the gateways have")
     try:
         with _readable(), Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as redis:
             yield KeyStore(redis, secret(settings).encode())
@@ -103,14 +108,11 @@ def show(record: StoredKey) -> str:
     return json.dumps(record.model_dump(mode="json", exclude_none=True, exclude={"hash", "replaced"}), indent=2)
 
 
-def table(records: list[StoredKey]) -> str:
-    rows = [_COLUMNS] + [
+def listing(records: Sequence[StoredKey]) -> str:
+    rows = [
         (key.id, key.name, key.tenant, f"{key.prefix}…", _day(key.created_at), _day(key.expires_at)) for key in records
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return table(_COLUMNS, rows)
 
 
 def _day(at: int | None) -> str:

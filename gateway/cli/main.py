@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ app = typer.Typer(help="The LLM access gateway.", no_args_is_help=True, add_comp
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
+_DAY = "%Y-%m-%d"
 Config = Annotated[Path | None, typer.Option(envvar="LLMGW_CONFIG", help="The cluster file (YAML).", dir_okay=False)]
 Host = Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on (default 8080).")]
@@ -75,6 +77,26 @@ def doctor(config: Config = None) -> None:
     raise typer.Exit(examine(config))
 
 
+@app.command()
+def usage(
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day; default: to.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day; default: today.")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
+    config: Config = None,
+) -> None:
+    """What each key has used, by day, model and door."""
+    from gateway.cli.usage import report
+
+    try:
+        typer.echo(report(config, first and first.date(), last and last.date(), csv=csv), nl=False)
+    except ConfigError as error:
+        raise _fail(error) from error
+
+
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Option(help="How logs and metrics call the key.")],
@@ -85,6 +107,7 @@ def create_key(
     requests_per_minute: Annotated[int | None, typer.Option(help="Completions it may ask for.")] = None,
     cache: Annotated[str | None, typer.Option(help="reproducible (the default), always or never.")] = None,
     days: Annotated[float | None, typer.Option(help="How long it is valid.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="It may see what all have used.")] = False,
     file: Annotated[bool, typer.Option("--file", help="Print an entry for the cluster file instead.")] = False,
     config: Config = None,
 ) -> None:
@@ -92,7 +115,12 @@ def create_key(
     from gateway.cli import keys as command
 
     rights = {"models": model, "chains": chain, "skills": skill}
-    rest = {"requests_per_minute": requests_per_minute, "cache": cache, "expires_at": command.expiry(days)}
+    rest = {
+        "requests_per_minute": requests_per_minute,
+        "cache": cache,
+        "expires_at": command.expiry(days),
+        "admin": admin,
+    }
     fields = {"name": name, "tenant": tenant, **{field: value for field, value in (rights | rest).items() if value}}
     if file:
         try:
@@ -110,7 +138,7 @@ def list_keys(config: Config = None) -> None:
     from gateway.cli import keys as command
 
     with _store(config) as store:
-        typer.echo(command.table(store.list()))
+        typer.echo(command.listing(store.list()), nl=False)
 
 
 @keys.command("show")

@@ -1,7 +1,7 @@
 """An engine's answer on its way to whoever asked: whole, or as a stream of events."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -11,10 +11,13 @@ from gateway.errors import UpstreamFailed
 from gateway.upstream.client import UpstreamResponse
 from gateway.upstream.relay import Client, EventStream
 from gateway.upstream.sse import payloads
+from gateway.upstream.usage import Usage
 
 # How long the end of a finished stream may take before its connection is given up.
 _DRAIN_S = 0.05
 _MAX_BODY_BYTES = 64 * 1024 * 1024
+# Of English, by the rule of thumb.
+_CHARACTERS_PER_TOKEN = 4
 
 
 class Answer(ABC):
@@ -65,26 +68,43 @@ class Answer(ABC):
 
 
 class EngineAnswer(Answer):
-    """An answer that an engine gives now; closing it stops the engine if it has not finished."""
+    """An answer that an engine gives now; closing it stops the engine if it has not finished.
 
-    def __init__(self, exchange: UpstreamResponse, events: EventStream | None = None, first: bytes = b"") -> None:
+    Args:
+        ended: told what was used, once, when the answer is closed; None where nobody wants to know.
+    """
+
+    def __init__(
+        self,
+        exchange: UpstreamResponse,
+        call: Call,
+        ended: Callable[[Usage], None] | None,
+        events: EventStream | None = None,
+        first: bytes = b"",
+    ) -> None:
         self.stream = events is not None
         self._exchange = exchange
+        self._call = call
+        self._ended = ended
         self._events = events
         self._first = first
+        self._body = b""
 
     @classmethod
-    async def open(cls, exchange: UpstreamResponse, call: Call) -> "EngineAnswer":
+    async def open(
+        cls, exchange: UpstreamResponse, call: Call, ended: Callable[[Usage], None] | None, *, usage_asked: bool
+    ) -> "EngineAnswer":
         """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200."""
         content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
         if not content_type.startswith("text/event-stream"):
             raise UpstreamFailed(f"The engine answered a stream request with {content_type or 'no content type'}.")
-        events, first = EventStream(exchange, call.choices), b""
+        hide_usage = usage_asked and not call.wants_usage
+        events, first = EventStream(exchange, call.choices, hide_usage=hide_usage), b""
         while b"data:" not in first:  # a comment, such as a ping, promises nothing
             first += (frames := await events.read())
             if not frames:
                 break
-        return cls(exchange, events, first)
+        return cls(exchange, call, ended, events, first)
 
     async def body(self) -> bytes:
         body = await self._exchange.body(_MAX_BODY_BYTES)
@@ -92,6 +112,7 @@ class EngineAnswer(Answer):
             raise UpstreamFailed("The engine answered with an error under a status of success.")
         if not body.rstrip().endswith(b"}"):
             raise UpstreamFailed("The engine's answer is not a whole JSON object.")
+        self._body = body
         return body
 
     async def frames(self) -> AsyncGenerator[bytes]:
@@ -112,3 +133,14 @@ class EngineAnswer(Answer):
                 await self._exchange.drain(_DRAIN_S)
         finally:
             self._exchange.close()
+            if self._ended is not None:
+                ended, self._ended = self._ended, None
+                ended(self._used())
+
+    def _used(self) -> Usage:
+        """As the engine told it; of an answer that was left, about what had come."""
+        told = Usage.find(self._body) if self._events is None else self._events.usage
+        if told is not None:
+            return told
+        prompt = sum(len(text) for text in self._call.prompts()) // _CHARACTERS_PER_TOKEN
+        return Usage(prompt, self._events.events if self._events is not None else 0)

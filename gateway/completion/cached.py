@@ -14,6 +14,7 @@ from gateway.completion.answer import Answer
 from gateway.completion.request import Call
 from gateway.upstream.relay import Client
 from gateway.upstream.sse import payloads
+from gateway.upstream.usage import Usage
 
 # How an answer ends that is an answer; an engine that is stopped ends one with `abort`.
 _OTHER_END = re.compile(rb'"finish_reason"\s*:\s*"(?!(?:stop|length|tool_calls|function_call|content_filter)")')
@@ -36,6 +37,12 @@ class CachedAnswer(Answer):
         self._entry = entry
         self._call = call
         self._paced = paced
+
+    @property
+    def usage(self) -> Usage:
+        """No engine has worked for it: what it says was used then, is what the cache has saved now."""
+        told = Usage.find(self._entry.whole or self._entry.parts[-1][1]) or Usage()
+        return Usage(cached=told.prompt + told.completion)
 
     async def body(self) -> bytes:
         if self._entry.whole:

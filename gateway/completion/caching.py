@@ -4,12 +4,14 @@ import asyncio
 from typing import Any
 
 from gateway.cache.exact import ExactCache, cache_key
-from gateway.cache.policy import BYPASS, Policy, policy
+from gateway.cache.policy import Policy, policy
 from gateway.completion.answer import Answer
 from gateway.completion.cached import CachedAnswer, KeptAnswer, serves
 from gateway.completion.request import Call
 from gateway.context import RequestContext
 from gateway.metrics import Metrics
+
+_BYPASS = ((b"x-llmgw-cache", b"bypass"),)
 
 
 class Caching:
@@ -23,16 +25,22 @@ class Caching:
         self.paced = paced
         self.metrics = metrics
 
-    def begin(self, call: Call, context: RequestContext, revision: str) -> "Lookup":
-        """Asks the cache without waiting for it; `revision` is the model's."""
+    def begin(self, call: Call, context: RequestContext, revision: str) -> "Lookup | None":
+        """Asks the cache without waiting for it; None where it has no part. `revision` is the model's."""
         if not self.cache.on:
-            return Lookup(self, call, BYPASS, "", None)
+            return None
         sampled, control = call.endpoint.streams, context.cache_control
         allowed = policy(call.payload, sampled=sampled, key=context.cache, cache_control=control)
-        if allowed is BYPASS:
-            return Lookup(self, call, BYPASS, "", None)
+        if allowed is None:
+            return None
         key = cache_key(context.tenant, call.endpoint, revision, call.payload)
         return Lookup(self, call, allowed, key, self.cache.look_up(key) if allowed.read else None)
+
+    def bypassed(self, answer: Answer) -> Answer:
+        """An answer in which the cache had no part, and which says so where there is a cache."""
+        if self.cache.on:
+            answer.headers = _BYPASS
+        return answer
 
 
 class Lookup:
@@ -59,12 +67,7 @@ class Lookup:
         return CachedAnswer(entry, self._call, paced=self._caching.paced)
 
     def keep(self, answer: Answer) -> Answer:
-        """The engine's answer, noted on its way where it may be kept."""
-        cache, answers = self._caching.cache, self._caching.metrics.cache_answers
-        if self._allowed.write:
-            answers["miss"].inc()
-            return KeptAnswer(answer, self._call, cache.max_bytes, lambda entry: cache.write(self._key, entry))
-        if cache.on:
-            answers["bypass"].inc()
-            answer.headers = ((b"x-llmgw-cache", b"bypass"),)
-        return answer
+        """The engine's answer, noted on its way."""
+        cache = self._caching.cache
+        self._caching.metrics.cache_answers["miss"].inc()
+        return KeptAnswer(answer, self._call, cache.max_bytes, lambda entry: cache.write(self._key, entry))

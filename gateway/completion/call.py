@@ -23,6 +23,7 @@ from gateway.errors import (
     UpstreamRejected,
 )
 from gateway.limits.requests import RequestLimits
+from gateway.limits.usage import Ledger
 from gateway.metrics import Metrics
 from gateway.routing.arrivals import Arrivals
 from gateway.routing.pool import Pool
@@ -49,6 +50,7 @@ class CompletionPath:
         arrivals: Arrivals,
         router: RoundRobin,
         client: UpstreamClient,
+        ledger: Ledger,
         metrics: Metrics,
     ) -> None:
         self.catalog = catalog
@@ -57,6 +59,7 @@ class CompletionPath:
         self._arrivals = arrivals
         self._router = router
         self._client = client
+        self._ledger = ledger
         self._metrics = metrics
 
     async def send(self, call: Call, context: RequestContext) -> Answer:
@@ -70,7 +73,13 @@ class CompletionPath:
         check_fits(call, pool.max_model_len)
         lookup = self._caching.begin(call, context, pool.revision)
         await self._limits.admit(context)
-        return await lookup.answer() or lookup.keep(await self._generate(call, pool, context))
+        if lookup is None:
+            return self._caching.bypassed(await self._generate(call, pool, context))
+        cached = await lookup.answer()
+        if cached is not None:
+            self._ledger.note(context, pool.model, cached.usage, 0)
+            return cached
+        return lookup.keep(await self._generate(call, pool, context))
 
     async def _generate(self, call: Call, pool: Pool, context: RequestContext) -> Answer:
         """The first answer that a replica begins."""
@@ -95,12 +104,16 @@ class CompletionPath:
         headers = {"content-type": "application/json", "x-request-id": context.request_id}
         if replica.key is not None:
             headers["authorization"] = f"Bearer {replica.key}"
-        body = call.body_for(replica.served_name)
+        usage_asked = replica.tells_usage and call.stream
+        body = call.body_for(replica.served_name, ask_usage=usage_asked)
+        ended = self._ledger.open(context, replica.model)
         exchange = await self._client.post(replica.origin, replica.base_path + call.endpoint, headers, body)
         try:
             if exchange.status != 200:
                 raise await _refusal(exchange, replica, call)
-            return await EngineAnswer.open(exchange, call) if call.stream else EngineAnswer(exchange)
+            if not call.stream:
+                return EngineAnswer(exchange, call, ended)
+            return await EngineAnswer.open(exchange, call, ended, usage_asked=usage_asked)
         except BaseException:
             exchange.close()
             raise

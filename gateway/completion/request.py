@@ -169,8 +169,14 @@ class Call(NamedTuple):
         prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
         return prompts * (self.payload.get("n") or 1)
 
-    def body_for(self, served_name: str) -> bytes:
-        """The bytes for an engine that calls the model `served_name`."""
+    def body_for(self, served_name: str, *, ask_usage: bool) -> bytes:
+        """The bytes for an engine that calls the model `served_name`; a stream may be asked what was used."""
+        if ask_usage and not self.wants_usage:
+            options = {**(self.payload.get("stream_options") or {}), "include_usage": True}
+            if served_name == self.model and "stream_options" not in self.payload:
+                # Everything else goes on as it came.
+                return self.body.rstrip()[:-1] + b',"stream_options":' + orjson.dumps(options) + b"}"
+            return orjson.dumps({**self.payload, "model": served_name, "stream_options": options})
         return self.body if served_name == self.model else orjson.dumps({**self.payload, "model": served_name})
 
     def prompts(self) -> Iterator[str]:

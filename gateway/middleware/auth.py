@@ -7,7 +7,7 @@ so a Host or Origin that is not loopback's is refused (DNS rebinding, cross-site
 from collections.abc import Awaitable
 from urllib.parse import urlsplit
 
-from gateway.context import RequestContext, current
+from gateway.context import RequestContext, current, door_of
 from gateway.errors import AuthenticationError, PermissionDenied
 from gateway.keys.ring import KeyRing
 from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send, exchange_of
@@ -39,7 +39,7 @@ class Authentication:
             if scope["path"] not in PUBLIC_PATHS:
                 key = self._check(scope)
         finally:  # also who is turned away has a request id
-            current.set(_context(exchange, key))
+            current.set(self._context(exchange, key, door_of(scope["path"])))
         return self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> Key | None:
@@ -50,13 +50,23 @@ class Authentication:
             _check_loopback(scope)
         return None
 
-
-def _context(exchange: Exchange, key: Key | None) -> RequestContext:
-    request_id, cache_control = exchange.request_id.decode(), exchange.fields.get(b"cache-control")
-    if key is None:
-        return RequestContext(request_id, cache_control=cache_control)
-    rights = key.models, key.chains, key.skills
-    return RequestContext(request_id, key.tenant, key.name, *rights, key.requests_per_minute, key.cache, cache_control)
+    def _context(self, exchange: Exchange, key: Key | None, door: str) -> RequestContext:
+        request_id, cache_control = exchange.request_id.decode(), exchange.fields.get(b"cache-control")
+        if key is None:
+            return RequestContext(request_id, admin=self._loopback, cache_control=cache_control, door=door)
+        return RequestContext(
+            request_id,
+            key.tenant,
+            key.name,
+            key.models,
+            key.chains,
+            key.skills,
+            key.requests_per_minute,
+            key.admin,
+            key.cache,
+            cache_control,
+            door,
+        )
 
 
 def _presented_key(scope: Scope) -> bytes:

@@ -51,6 +51,7 @@ class Replica:
         key: the engine's bearer token.
         max_model_len: its context in tokens, None when unknown.
         revision: which weights and options it answers with; empty when unknown.
+        tells_usage: a stream of its can be asked what was used.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Replica:
     tasks: frozenset[str]
     max_model_len: int | None
     revision: str
+    tells_usage: bool
 
     @classmethod
     def from_record(cls, record: Record, key: str | None) -> "Replica":
@@ -75,6 +77,7 @@ class Replica:
             tasks=record.tasks,
             max_model_len=record.max_model_len,
             revision=record.revision,
+            tells_usage=True,
         )
 
     @classmethod
@@ -90,4 +93,5 @@ class Replica:
             tasks=frozenset(upstream.tasks),
             max_model_len=upstream.max_model_len,
             revision="",
+            tells_usage=upstream.tells_usage,
         )

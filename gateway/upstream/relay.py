@@ -13,10 +13,12 @@ import orjson
 from gateway.errors import StreamInterrupted
 from gateway.upstream.client import UpstreamResponse
 from gateway.upstream.sse import FrameSplitter, payloads
+from gateway.upstream.usage import Usage
 
 # Inside a JSON string these quotes would be escaped, so no content can pretend to be either.
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:(?!\s*null)|event:\s*error|error:)', re.MULTILINE)
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _E, _NL = b"e\n"
 _DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
 
@@ -39,13 +41,19 @@ class EventStream:
 
     Args:
         choices: how many answers the stream carries, each of which has to finish.
+        hide_usage: the engine was asked what was used, and the reader did not ask.
 
     Attributes:
         ended: the engine has said its last word.
+        usage: what was used, once the engine has told it.
+        events: how often something has come: about a token each.
     """
 
-    def __init__(self, exchange: UpstreamResponse, choices: int) -> None:
+    def __init__(self, exchange: UpstreamResponse, choices: int, *, hide_usage: bool = False) -> None:
         self.ended = False
+        self.usage: Usage | None = None
+        self.events = 0
+        self._hide_usage = hide_usage
         self._exchange = exchange
         self._splitter = FrameSplitter()
         self._unfinished = set(range(choices))
@@ -71,6 +79,7 @@ class EventStream:
 
     def check(self, data: bytes) -> bytes:
         """The frames that `data` completes, up to the end of the stream."""
+        self.events += 1
         # One event of one line, neither an error nor the end: nearly all of an engine's are.
         one_line = data.find(b"\n") == len(data) - 2 and data[-1] == _NL
         if one_line and data.startswith(b'data: {"') and data[8] != _E and self._splitter.empty:
@@ -84,7 +93,18 @@ class EventStream:
                 self.ended, frames = True, frames[: done.start()]
         if _FINISHED.search(frames):
             self._unfinished -= _finished_choices(frames)
+        # What was used is told in the last events, and costs the others nothing.
+        if not self._unfinished and b'"usage"' in frames:
+            frames = self._last(frames)
         return frames
+
+    def _last(self, frames: bytes) -> bytes:
+        """The same frames, but for the event with the usage that nobody asked for."""
+        self.usage = Usage.find(frames) or self.usage
+        if not self._hide_usage:
+            return frames
+        kept = [frame for frame in frames.split(b"\n\n") if not (b'"usage"' in frame and _NO_CHOICES.search(frame))]
+        return b"\n\n".join(kept)
 
     def _conclude(self) -> None:
         self.ended = True

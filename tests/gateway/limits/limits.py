@@ -11,7 +11,7 @@ from gateway.metrics import Metrics
 
 
 def caller(limit: int | None, tenant: str = "team", key: str = "key") -> RequestContext:
-    return RequestContext("r-1", tenant, key, None, limit)
+    return RequestContext("r-1", tenant, key, requests_per_minute=limit)
 
 
 @dataclass

@@ -1,0 +1,8 @@
+-- Adds a batch of sums to a day, once.
+-- KEYS[1] the mark of the batch; KEYS[2] the day; ARGV[1] seconds that the day is kept; then fields and values in turn.
+if redis.call('SET', KEYS[1], 1, 'NX', 'EX', 86400) then
+  for i = 2, #ARGV, 2 do
+    redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1])
+  end
+  redis.call('EXPIRE', KEYS[2], ARGV[1])
+end

@@ -1,0 +1,155 @@
+"""What each key has used, by model, door and day.
+
+    {llmgw:usage}:<day>         a hash: JSON [tenant, key, model, door, what] to a sum; kept for KEEP_DAYS
+    {llmgw:usage}:batch:<id>    a batch that was added, so that one sent twice counts once
+
+A worker sums in memory and adds to Redis every FLUSH_S. While Redis is away the sums wait.
+"""
+
+import asyncio
+import csv
+import io
+import logging
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
+from importlib import resources
+from typing import Any, NamedTuple
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.context import RequestContext
+from gateway.upstream.usage import Usage
+
+log = logging.getLogger(__name__)
+
+PREFIX = "{llmgw:usage}"
+FLUSH_S = 1.0
+KEEP_DAYS = 400
+SUMS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "milliseconds")
+_ADD = resources.files("gateway.limits").joinpath("usage.lua").read_text()
+
+
+class Account(NamedTuple):
+    day: str
+    tenant: str
+    key: str
+    model: str
+    door: str
+
+
+class Ledger:
+    """A worker's sums on their way to Redis; without Redis nothing is kept."""
+
+    def __init__(self, redis: Redis | None) -> None:
+        self._redis = redis
+        self._add = redis.register_script(_ADD) if redis is not None else None
+        self._sums: dict[Account, list[int]] = defaultdict(lambda: [0] * len(SUMS))
+        # Given to Redis and not acknowledged: sent again as it is.
+        self._sent: list[tuple[str, str, list[Any]]] = []
+        self._away = False
+
+    def open(self, context: RequestContext, model: str) -> Callable[[Usage], None] | None:
+        """Begins an answer of a model; the result notes what it has used. None where nobody counts."""
+        if self._redis is None:
+            return None
+        began = time.perf_counter()
+        return lambda usage: self.note(context, model, usage, time.perf_counter() - began)
+
+    def note(self, context: RequestContext, model: str, usage: Usage, seconds: float) -> None:
+        """One answer that has ended."""
+        if self._redis is None:
+            return
+        account = Account(_today(), context.tenant, context.key_name, model, context.door)
+        sums = self._sums[account]
+        sums[0] += 1
+        sums[1] += usage.prompt
+        sums[2] += usage.completion
+        sums[3] += usage.cached
+        sums[4] += int(seconds * 1000)
+
+    async def run(self) -> None:
+        """Adds the sums to Redis until cancelled, and once more then."""
+        try:
+            while True:
+                await asyncio.sleep(FLUSH_S)
+                await self.flush()
+        finally:
+            await self.flush()
+
+    async def flush(self) -> None:
+        if self._add is None:
+            return
+        self._close_batches()
+        try:
+            while self._sent:
+                batch, day, arguments = self._sent[0]
+                keys = [f"{PREFIX}:batch:{batch}", f"{PREFIX}:{day}"]
+                await self._add(keys, [KEEP_DAYS * 86400, *arguments])
+                self._sent.pop(0)
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self._away:
+                log.warning("what is used cannot be added up in Redis, and waits: %s", error)
+            self._away = True
+        else:
+            if self._away:
+                log.warning("what was used is added up in Redis again")
+            self._away = False
+
+    def _close_batches(self) -> None:
+        """While a batch waits, the next one grows: what waits is bounded by the number of accounts."""
+        if self._sent or not self._sums:
+            return
+        sums, by_day = dict(self._sums), defaultdict[str, list[Any]](list)
+        self._sums.clear()
+        for account, values in sums.items():
+            for what, value in zip(SUMS, values, strict=True):
+                by_day[account.day] += [orjson.dumps([*account[1:], what]), value]
+        self._sent = [(secrets.token_hex(8), day, arguments) for day, arguments in by_day.items()]
+
+
+class UsageRow(NamedTuple):
+    """One account's sums; tokens, and milliseconds from request to end of all answers together."""
+
+    day: str
+    tenant: str
+    key: str
+    model: str
+    door: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    milliseconds: int
+
+
+async def read(redis: Redis, first: date, last: date) -> list[UsageRow]:
+    """The rows of these days, both included, in order."""
+    days = [(first + timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
+    async with redis.pipeline(transaction=False) as commands:
+        for day in days:
+            commands.hgetall(f"{PREFIX}:{day}")
+        found = await commands.execute()
+    accounts: dict[Account, dict[str, int]] = defaultdict(lambda: dict.fromkeys(SUMS, 0))
+    for day, fields in zip(days, found, strict=True):
+        for field, value in fields.items():
+            *names, what = orjson.loads(field)
+            accounts[Account(day, *names)][what] = int(value)
+    return [UsageRow(*account, *accounts[account].values()) for account in sorted(accounts)]
+
+
+def write_csv(rows: Iterable[UsageRow]) -> str:
+    """The rows under the names of their columns."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(UsageRow._fields)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _today() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).date().isoformat()
