@@ -18,6 +18,7 @@ from gateway.completion.catalog import Catalog
 from gateway.completion.request import Endpoint
 from gateway.keys.ring import KeyRing
 from gateway.limits.requests import RequestLimits
+from gateway.limits.reservations import Reservations
 from gateway.limits.usage import Ledger
 from gateway.metrics import Metrics
 from gateway.middleware.auth import Authentication
@@ -56,13 +57,13 @@ def create_app(settings: Settings) -> FastAPI:
     cache = ExactCache(link, settings.cache_ttl_s, settings.cache_max_answer_bytes, metrics)
     caching = Caching(cache, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
-    ledger = Ledger(redis)
-    path = CompletionPath(catalog, limits, caching, arrivals, RoundRobin(), client, ledger, metrics)
+    ledger, reservations = Ledger(redis), Reservations(link, settings.workers, metrics)
+    path = CompletionPath(catalog, limits, reservations, caching, arrivals, RoundRobin(), client, ledger, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as background:
-            runs = [directory.run(), ring.run(), ledger.run(), *([link.run()] if link else [])]
+            runs = [directory.run(), ring.run(), ledger.run(), reservations.run(), *([link.run()] if link else [])]
             followers = [background.create_task(run) for run in runs]
             yield
             for follower in followers:

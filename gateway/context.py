@@ -8,6 +8,15 @@ _DOORS = frozenset({"v1", "chains", "skills", "admin", "health", "metrics"})
 CachePolicy = Literal["reproducible", "always", "never"]
 
 
+class Quota(NamedTuple):
+    """What a key may use beside its requests; 0 is no limit. The order is that of `limits/reserve.lua`."""
+
+    tokens_per_minute: int = 0
+    concurrency: int = 0
+    tokens_per_day: int = 0
+    tokens_per_month: int = 0
+
+
 class RequestContext(NamedTuple):
     """The facts about a request that do not come from its body.
 
@@ -18,6 +27,7 @@ class RequestContext(NamedTuple):
         models: the models this key may call; None means all.
         chains, skills: likewise, by the names of chains and of the skills' plugins.
         requests_per_minute: the key's limit; None means none.
+        quota: what else the key may use; None means anything.
         admin: it may see what all have used.
         cache: the key's policy.
         cache_control: the request's header of that name.
@@ -31,6 +41,7 @@ class RequestContext(NamedTuple):
     chains: frozenset[str] | None = None
     skills: frozenset[str] | None = None
     requests_per_minute: int | None = None
+    quota: Quota | None = None
     admin: bool = False
     cache: CachePolicy = "reproducible"
     cache_control: bytes | None = None

@@ -15,7 +15,8 @@
       BodyTooLarge                   413
       HeadTooLarge                   431
       UnprocessableInput             422  a chain's or a skill's input does not fit its schema
-      RateLimited                    429  the key has used up its minute
+      RateLimited                    429  the key has used up its minute, or has too many answers open
+      OverBudget                     429  the key has used up its day or month
       UpstreamRejected               4xx  the engine's own verdict on the request
       UpstreamFailed                 502  the engine answered, but not with an answer
         ReplicaUnreachable                no connection: another replica is asked
@@ -148,16 +149,26 @@ class RateLimited(GatewayError):
     status = 429
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, limit: int, wait_s: float) -> None:
+    def __init__(self, message: str, *, limit: int, wait_s: float, what: str = "requests") -> None:
         super().__init__(message)
         self.headers = {
             "retry-after": str(math.ceil(wait_s)),
             "retry-after-ms": str(math.ceil(wait_s * 1000)),
             "x-should-retry": "true",
-            "x-ratelimit-limit-requests": str(limit),
-            "x-ratelimit-remaining-requests": "0",
-            "x-ratelimit-reset-requests": f"{wait_s:.3f}s",
+            f"x-ratelimit-limit-{what}": str(limit),
+            f"x-ratelimit-remaining-{what}": "0",
+            f"x-ratelimit-reset-{what}": f"{wait_s:.3f}s",
         }
+
+
+class OverBudget(GatewayError):
+    type = "insufficient_quota"
+    status = 429
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, *, wait_s: float) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": str(math.ceil(wait_s)), "x-should-retry": "false"}
 
 
 class UpstreamRejected(GatewayError):

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -96,14 +96,15 @@ class RedisLink:
             raise RedisUnavailable("its answers are late")
         return channel.send(command)
 
-    async def evaluate(self, script: Script, key: str, *arguments: Argument) -> Any:
-        """The result of a script on one key, in one round trip once Redis knows the script."""
+    async def evaluate(self, script: Script, keys: str | Sequence[str], *arguments: Argument) -> Any:
+        """The result of a script on some keys of one slot, in one round trip once Redis knows the script."""
+        keys = (keys,) if isinstance(keys, str) else keys
         try:
-            return await self.call("EVALSHA", script.sha, 1, key, *arguments)
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except RedisUnavailable as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
-        return await self.call("EVAL", script.text, 1, key, *arguments)
+        return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
 
     async def _connect(self) -> "_Channel":
         loop, options = asyncio.get_running_loop(), self._options

@@ -6,6 +6,7 @@ expected to serve.
 """
 
 import ipaddress
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from gateway.context import CachePolicy
+from gateway.context import CachePolicy, Quota
 from gateway.origin import Origin
 
 
@@ -47,6 +48,9 @@ class Key(BaseModel):
             workers; unlimited when absent.
         chains, skills: the chains, and the skills' plugins, it may call; all when absent.
         expires_at: when it ends, in seconds since the epoch; never when absent.
+        tokens_per_minute, tokens_per_day, tokens_per_month: prompt and completion together, likewise over all workers;
+            days and months are UTC's.
+        concurrency: answers at the same time.
         admin: whether it may see what all have used.
         cache: which of its answers come out of the cache: those that come out the same again, always, or never.
     """
@@ -61,8 +65,17 @@ class Key(BaseModel):
     skills: frozenset[str] | None = None
     expires_at: int | None = Field(default=None, ge=0)
     requests_per_minute: int | None = Field(default=None, gt=0)
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+    concurrency: int | None = Field(default=None, gt=0)
+    tokens_per_day: int | None = Field(default=None, gt=0)
+    tokens_per_month: int | None = Field(default=None, gt=0)
     admin: bool = False
     cache: CachePolicy = "reproducible"
+
+    @cached_property
+    def quota(self) -> Quota | None:
+        limits = (self.tokens_per_minute, self.concurrency, self.tokens_per_day, self.tokens_per_month)
+        return Quota(*(limit or 0 for limit in limits)) if any(limits) else None
 
 
 def _check_url(url: str) -> str:

@@ -1,13 +1,14 @@
 """An engine's answer on its way to whoever asked: whole, or as a stream of events."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
 
 from gateway.completion.request import Call
 from gateway.errors import UpstreamFailed
+from gateway.limits.usage import Ended
 from gateway.upstream.client import UpstreamResponse
 from gateway.upstream.relay import Client, EventStream
 from gateway.upstream.sse import payloads
@@ -16,8 +17,6 @@ from gateway.upstream.usage import Usage
 # How long the end of a finished stream may take before its connection is given up.
 _DRAIN_S = 0.05
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-# Of English, by the rule of thumb.
-_CHARACTERS_PER_TOKEN = 4
 
 
 class Answer(ABC):
@@ -78,7 +77,7 @@ class EngineAnswer(Answer):
         self,
         exchange: UpstreamResponse,
         call: Call,
-        ended: Callable[[Usage], None] | None,
+        ended: Ended | None,
         events: EventStream | None = None,
         first: bytes = b"",
     ) -> None:
@@ -92,7 +91,7 @@ class EngineAnswer(Answer):
 
     @classmethod
     async def open(
-        cls, exchange: UpstreamResponse, call: Call, ended: Callable[[Usage], None] | None, *, usage_asked: bool
+        cls, exchange: UpstreamResponse, call: Call, ended: Ended | None, *, usage_asked: bool
     ) -> "EngineAnswer":
         """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200."""
         content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
@@ -142,5 +141,4 @@ class EngineAnswer(Answer):
         told = Usage.find(self._body) if self._events is None else self._events.usage
         if told is not None:
             return told
-        prompt = sum(len(text) for text in self._call.prompts()) // _CHARACTERS_PER_TOKEN
-        return Usage(prompt, self._events.events if self._events is not None else 0)
+        return Usage(self._call.prompt_tokens, self._events.events if self._events is not None else 0)

@@ -8,7 +8,7 @@ import logging
 import orjson
 
 from gateway.completion.answer import Answer, EngineAnswer
-from gateway.completion.caching import Caching
+from gateway.completion.caching import Caching, Lookup
 from gateway.completion.catalog import Catalog
 from gateway.completion.context_window import check_fits, exceeded
 from gateway.completion.request import Call
@@ -23,7 +23,8 @@ from gateway.errors import (
     UpstreamRejected,
 )
 from gateway.limits.requests import RequestLimits
-from gateway.limits.usage import Ledger
+from gateway.limits.reservations import Reservations
+from gateway.limits.usage import Ended, Ledger
 from gateway.metrics import Metrics
 from gateway.routing.arrivals import Arrivals
 from gateway.routing.pool import Pool
@@ -46,6 +47,7 @@ class CompletionPath:
         self,
         catalog: Catalog,
         limits: RequestLimits,
+        reservations: Reservations,
         caching: Caching,
         arrivals: Arrivals,
         router: RoundRobin,
@@ -55,6 +57,7 @@ class CompletionPath:
     ) -> None:
         self.catalog = catalog
         self._limits = limits
+        self._reservations = reservations
         self._caching = caching
         self._arrivals = arrivals
         self._router = router
@@ -72,23 +75,40 @@ class CompletionPath:
         _check_task(call, pool)
         check_fits(call, pool.max_model_len)
         lookup = self._caching.begin(call, context, pool.revision)
-        await self._limits.admit(context)
-        if lookup is None:
-            return self._caching.bypassed(await self._generate(call, pool, context))
-        cached = await lookup.answer()
-        if cached is not None:
-            self._ledger.note(context, pool.model, cached.usage, 0)
-            return cached
-        return lookup.keep(await self._generate(call, pool, context))
+        if context.quota is None:
+            await self._limits.admit(context)
+            return await self._answer(call, pool, context, lookup, self._ledger.open(context, pool.model, None))
+        reservation = self._reservations.begin(context, context.quota, call.most_tokens(pool.max_model_len))
+        try:
+            await self._limits.admit(context)
+            await reservation.granted()
+            ended = self._ledger.open(context, pool.model, reservation.settle)
+            return await self._answer(call, pool, context, lookup, ended)
+        except BaseException:
+            reservation.settle(0)
+            raise
 
-    async def _generate(self, call: Call, pool: Pool, context: RequestContext) -> Answer:
+    async def _answer(
+        self, call: Call, pool: Pool, context: RequestContext, lookup: Lookup | None, ended: Ended | None
+    ) -> Answer:
+        """Out of the cache, or from an engine; `ended` is told what was used."""
+        if lookup is None:
+            return self._caching.bypassed(await self._generate(call, pool, context, ended))
+        cached = await lookup.answer()
+        if cached is None:
+            return lookup.keep(await self._generate(call, pool, context, ended))
+        if ended is not None:
+            ended(cached.usage)
+        return cached
+
+    async def _generate(self, call: Call, pool: Pool, context: RequestContext, ended: Ended | None) -> Answer:
         """The first answer that a replica begins."""
         task = call.endpoint.task
         replicas = pool.replicas.get(task) or (await self._arrivals.wait(pool.model, task)).replicas[task]
         silent = 0
         for replica in self._router.order(pool.model, replicas):
             try:
-                return await self._ask(replica, call, context)
+                return await self._ask(replica, call, context, ended)
             except (ReplicaUnreachable, ReplicaSilent) as error:
                 self._metrics.upstream_errors.labels(pool.model, error.code).inc()
                 log.info("replica %s: %s", replica.id, error)
@@ -100,13 +120,12 @@ class CompletionPath:
                 raise
         raise NoReplica(f"No replica of '{pool.model}' can be reached at the moment. Please try again.")
 
-    async def _ask(self, replica: Replica, call: Call, context: RequestContext) -> Answer:
+    async def _ask(self, replica: Replica, call: Call, context: RequestContext, ended: Ended | None) -> Answer:
         headers = {"content-type": "application/json", "x-request-id": context.request_id}
         if replica.key is not None:
             headers["authorization"] = f"Bearer {replica.key}"
         usage_asked = replica.tells_usage and call.stream
         body = call.body_for(replica.served_name, ask_usage=usage_asked)
-        ended = self._ledger.open(context, replica.model)
         exchange = await self._client.post(replica.origin, replica.base_path + call.endpoint, headers, body)
         try:
             if exchange.status != 200:

@@ -25,6 +25,9 @@ Count = Annotated[int, Field(ge=0)]
 Logprobs = Annotated[int, Field(ge=0, le=20)]
 
 _STRICT = ConfigDict(strict=True)
+# Of English, by the rule of thumb.
+_CHARACTERS_PER_TOKEN = 4
+_USUAL_ANSWER_TOKENS = 512
 
 
 @with_config(_STRICT)
@@ -178,6 +181,19 @@ class Call(NamedTuple):
                 return self.body.rstrip()[:-1] + b',"stream_options":' + orjson.dumps(options) + b"}"
             return orjson.dumps({**self.payload, "model": served_name, "stream_options": options})
         return self.body if served_name == self.model else orjson.dumps({**self.payload, "model": served_name})
+
+    @property
+    def prompt_tokens(self) -> int:
+        """About how many the prompt has."""
+        return sum(len(text) for text in self.prompts()) // _CHARACTERS_PER_TOKEN
+
+    def most_tokens(self, max_model_len: int | None) -> int:
+        """About how many the whole may come to; of an answer without a bound, a usual one."""
+        if not self.endpoint.streams:
+            return self.prompt_tokens
+        asked = self.payload.get("max_completion_tokens") or self.payload.get("max_tokens") or _USUAL_ANSWER_TOKENS
+        answer = min(asked, max_model_len or asked) * self.choices
+        return self.prompt_tokens + answer
 
     def prompts(self) -> Iterator[str]:
         """The texts of the prompt."""

@@ -34,6 +34,9 @@ SUMS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "mill
 _ADD = resources.files("gateway.limits").joinpath("usage.lua").read_text()
 
 
+Ended = Callable[[Usage], None]
+
+
 class Account(NamedTuple):
     day: str
     tenant: str
@@ -53,15 +56,23 @@ class Ledger:
         self._sent: list[tuple[str, str, list[Any]]] = []
         self._away = False
 
-    def open(self, context: RequestContext, model: str) -> Callable[[Usage], None] | None:
-        """Begins an answer of a model; the result notes what it has used. None where nobody counts."""
-        if self._redis is None:
+    def open(self, context: RequestContext, model: str, settle: Callable[[int], None] | None) -> Ended | None:
+        """Begins an answer of a model. The result is to be told once what it has used, and tells `settle` the tokens.
+
+        None where nobody wants to know.
+        """
+        if self._redis is None and settle is None:
             return None
         began = time.perf_counter()
-        return lambda usage: self.note(context, model, usage, time.perf_counter() - began)
 
-    def note(self, context: RequestContext, model: str, usage: Usage, seconds: float) -> None:
-        """One answer that has ended."""
+        def ended(usage: Usage) -> None:
+            self._note(context, model, usage, time.perf_counter() - began)
+            if settle is not None:
+                settle(usage.prompt + usage.completion)
+
+        return ended
+
+    def _note(self, context: RequestContext, model: str, usage: Usage, seconds: float) -> None:
         if self._redis is None:
             return
         account = Account(_today(), context.tenant, context.key_name, model, context.door)

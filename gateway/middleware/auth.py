@@ -62,6 +62,7 @@ class Authentication:
             key.chains,
             key.skills,
             key.requests_per_minute,
+            key.quota,
             key.admin,
             key.cache,
             cache_control,

@@ -1,0 +1,164 @@
+"""What a key may use: tokens in a minute, a day and a month, and answers at the same time.
+
+Over all workers and machines together: before an answer its tokens are reserved in Redis, after it what was really used
+takes their place. A place among the open answers is a lease that its worker renews: one that dies leaks nothing. With
+Redis away each worker grants its share (`shares.py`).
+"""
+
+import asyncio
+import itertools
+import logging
+import secrets
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+
+from gateway.context import Quota, RequestContext
+from gateway.errors import GatewayError, OverBudget, RateLimited
+from gateway.limits.shares import Shares
+from gateway.metrics import Metrics
+from gateway.redis_link import RedisLink, RedisUnavailable, Script
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 60
+RENEW_S = 15.0
+_PER_MINUTE, _OPEN, _PER_DAY, _PER_MONTH = 1, 2, 3, 4
+
+
+def _script(name: str) -> Script:
+    return Script(resources.files("gateway.limits").joinpath(f"{name}.lua").read_text())
+
+
+_RESERVE, _SETTLE, _RENEW = _script("reserve"), _script("settle"), _script("renew")
+
+
+class Reservations:
+    """
+    Args:
+        link: None where there is no Redis.
+        workers: how many share a limit when each decides alone.
+    """
+
+    def __init__(self, link: RedisLink | None, workers: int, metrics: Metrics) -> None:
+        self.link = link
+        self.shares = Shares(workers)
+        self.open: set[Reservation] = set()
+        self._metrics = metrics
+        self._ids = itertools.count()
+        self._worker = ""
+        self._alone = False
+
+    def begin(self, context: RequestContext, quota: Quota, tokens: int) -> "Reservation":
+        """Asks for tokens and a place without waiting; whoever gets it settles it, however it goes on."""
+        self._worker = self._worker or secrets.token_hex(8)  # workers fork after this was built
+        return Reservation(self, context, quota, tokens, f"{self._worker}-{next(self._ids)}")
+
+    def judged_alone(self, reason: str) -> None:
+        self._metrics.limits_alone.inc()
+        self.set_alone(True, reason)
+
+    def set_alone(self, alone: bool, reason: str) -> None:
+        if alone is not self._alone:
+            level = logging.WARNING if alone else logging.INFO
+            log.log(level, "what keys use is %s (%s)", "counted per worker" if alone else "counted in Redis", reason)
+        self._alone = alone
+
+    async def run(self) -> None:
+        """Renews the leases of open answers until cancelled."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            for reservation in tuple(self.open):
+                await reservation.renew()
+
+
+class Reservation:
+    """One answer's tokens and place among the open ones."""
+
+    def __init__(self, owner: Reservations, context: RequestContext, quota: Quota, tokens: int, id_: str) -> None:
+        self._owner = owner
+        self._context = context
+        self._quota = quota
+        self._tokens = tokens
+        self._id = id_
+        now = datetime.now(UTC)
+        self._seconds_left = [int((end - now).total_seconds()) + 1 for end in (_next_day(now), _next_month(now))]
+        tag = f"{{{len(context.tenant)}:{context.tenant}/{context.key_name}}}"
+        days = (now.strftime("%Y-%m-%d"), now.strftime("%Y-%m"))
+        self._keys = (f"llmgw:limit:tokens:{tag}", f"llmgw:limit:open:{tag}", *(f"llmgw:used:{tag}:{d}" for d in days))
+        self._alone = False
+        self._asked = asyncio.create_task(self._ask())
+        self._settled = False
+
+    async def granted(self) -> None:
+        """Raises RateLimited or OverBudget when a limit is in the way."""
+        limit, wait_s = await asyncio.shield(self._asked)
+        if limit:
+            raise _refusal(limit, self._quota, wait_s)
+        self._owner.open.add(self)
+
+    def settle(self, used: int) -> None:
+        """Puts the tokens that were used in the place of the reserved ones. Idempotent."""
+        self._owner.open.discard(self)
+        if not self._settled:
+            self._settled = True
+            # One that was left before its reply still has to be given back, if it was granted.
+            self._asked.add_done_callback(lambda asked: self._give_back(asked, used))
+
+    async def renew(self) -> None:
+        link = self._owner.link
+        if link is not None and self._quota.concurrency and not self._alone:
+            try:
+                await link.evaluate(_RENEW, self._keys[1], self._id, LEASE_S * 1_000_000)
+            except RedisUnavailable as error:
+                log.info("a lease was not renewed: %s", error)
+
+    async def _ask(self) -> tuple[int, float]:
+        owner, quota = self._owner, self._quota
+        if owner.link is not None:
+            try:
+                limit, wait_us = await owner.link.evaluate(
+                    _RESERVE, self._keys, self._tokens, *quota, self._id, LEASE_S * 1_000_000, *self._seconds_left
+                )
+            except RedisUnavailable as error:
+                owner.judged_alone(str(error))
+            else:
+                owner.set_alone(False, "Redis answers")
+                return int(limit), int(wait_us) / 1e6
+        self._alone = True
+        wait_s = owner.shares.take(self._context, quota, self._tokens)
+        return (_PER_MINUTE if quota.tokens_per_minute else _OPEN) if wait_s else 0, wait_s
+
+    def _give_back(self, asked: "asyncio.Task[tuple[int, float]]", used: int) -> None:
+        if asked.cancelled() or asked.exception() is not None or asked.result()[0]:
+            return
+        if self._alone or self._owner.link is None:
+            self._owner.shares.give_back(self._context)
+            return
+        arguments = (self._tokens, used, self._quota.tokens_per_minute, self._id)
+        settled = asyncio.ensure_future(self._owner.link.evaluate(_SETTLE, self._keys, *arguments))
+        settled.add_done_callback(_unsettled)
+
+
+def _unsettled(settled: "asyncio.Future[object]") -> None:
+    """The lease ends by itself, and what was reserved stays taken: that errs on the safe side."""
+    if not settled.cancelled() and (error := settled.exception()):
+        log.info("a reservation was not settled: %s", error)
+
+
+def _next_day(now: datetime) -> datetime:
+    return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+
+
+def _next_month(now: datetime) -> datetime:
+    return (_next_day(now.replace(day=1)) + timedelta(days=31)).replace(day=1)
+
+
+def _refusal(limit: int, quota: Quota, wait_s: float) -> GatewayError:
+    if limit == _PER_MINUTE:
+        text = f"This key may use {quota.tokens_per_minute} tokens per minute; try again in {wait_s:.2f} seconds."
+        return RateLimited(text, limit=quota.tokens_per_minute, wait_s=wait_s, what="tokens")
+    if limit == _OPEN:
+        text = f"This key may have {quota.concurrency} answers at the same time; try again when one has ended."
+        return RateLimited(text, limit=quota.concurrency, wait_s=wait_s, what="concurrency")
+    period, most = ("day", quota.tokens_per_day) if limit == _PER_DAY else ("month", quota.tokens_per_month)
+    return OverBudget(f"This key has used its {most} tokens of this {period} (UTC).", wait_s=wait_s)
