@@ -91,5 +91,6 @@ def test_readme_snippets_are_valid():
             import yaml
 
             document = yaml.safe_load(code.replace("sha256:...", "sha256:" + "0" * 64))
-            Settings(**document["gateway"])
-            ModelSpec(**document["models"][0])
+            Settings(**document.get("gateway", {}))
+            for model in document["models"]:
+                ModelSpec(**model)
