@@ -14,7 +14,7 @@ from importlib import resources
 
 from gateway.context import Quota, RequestContext
 from gateway.errors import GatewayError, OverBudget, RateLimited
-from gateway.limits.shares import Shares
+from gateway.limits.shares import Limit, Shares
 from gateway.metrics import Metrics
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
 
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 60
 RENEW_S = 15.0
-_PER_MINUTE, _OPEN, _PER_DAY, _PER_MONTH = 1, 2, 3, 4
 
 
 def _script(name: str) -> Script:
@@ -92,7 +91,7 @@ class Reservation:
     async def granted(self) -> None:
         """Raises RateLimited or OverBudget when a limit is in the way."""
         limit, wait_s = await asyncio.shield(self._asked)
-        if limit:
+        if limit is not Limit.NONE:
             raise _refusal(limit, self._quota, wait_s)
         self._owner.open.add(self)
 
@@ -112,7 +111,7 @@ class Reservation:
             except RedisUnavailable as error:
                 log.info("a lease was not renewed: %s", error)
 
-    async def _ask(self) -> tuple[int, float]:
+    async def _ask(self) -> tuple[Limit, float]:
         owner, quota = self._owner, self._quota
         if owner.link is not None:
             try:
@@ -123,13 +122,12 @@ class Reservation:
                 owner.judged_alone(str(error))
             else:
                 owner.set_alone(False, "Redis answers")
-                return int(limit), int(wait_us) / 1e6
+                return Limit(limit), wait_us / 1e6
         self._alone = True
-        wait_s = owner.shares.take(self._context, quota, self._tokens)
-        return (_PER_MINUTE if quota.tokens_per_minute else _OPEN) if wait_s else 0, wait_s
+        return owner.shares.take(self._context, quota, self._tokens)
 
-    def _give_back(self, asked: "asyncio.Task[tuple[int, float]]", used: int) -> None:
-        if asked.cancelled() or asked.exception() is not None or asked.result()[0]:
+    def _give_back(self, asked: "asyncio.Task[tuple[Limit, float]]", used: int) -> None:
+        if asked.cancelled() or asked.exception() is not None or asked.result()[0] is not Limit.NONE:
             return
         if self._alone or self._owner.link is None:
             self._owner.shares.give_back(self._context)
@@ -153,12 +151,12 @@ def _next_month(now: datetime) -> datetime:
     return (_next_day(now.replace(day=1)) + timedelta(days=31)).replace(day=1)
 
 
-def _refusal(limit: int, quota: Quota, wait_s: float) -> GatewayError:
-    if limit == _PER_MINUTE:
+def _refusal(limit: Limit, quota: Quota, wait_s: float) -> GatewayError:
+    if limit is Limit.PER_MINUTE:
         text = f"This key may use {quota.tokens_per_minute} tokens per minute; try again in {wait_s:.2f} seconds."
         return RateLimited(text, limit=quota.tokens_per_minute, wait_s=wait_s, what="tokens")
-    if limit == _OPEN:
+    if limit is Limit.OPEN:
         text = f"This key may have {quota.concurrency} answers at the same time; try again when one has ended."
         return RateLimited(text, limit=quota.concurrency, wait_s=wait_s, what="concurrency")
-    period, most = ("day", quota.tokens_per_day) if limit == _PER_DAY else ("month", quota.tokens_per_month)
+    period, most = ("day", quota.tokens_per_day) if limit is Limit.PER_DAY else ("month", quota.tokens_per_month)
     return OverBudget(f"This key has used its {most} tokens of this {period} (UTC).", wait_s=wait_s)

@@ -189,7 +189,15 @@ async def test_without_redis_each_worker_grants_its_share():
     held = [await asks(worker, quota, 1, who) for _ in range(2)]
     assert isinstance(await asks(worker, quota, 1, who), RateLimited)
     held[0].settle(1)
+    await asyncio.sleep(0)
     assert not isinstance(await asks(worker, quota, 1, who), GatewayError)
+    quota, who = Quota(tokens_per_day=4800), WHO._replace(key_name="third")
+    assert await _granted_to(worker, quota, 100, who)
+    assert isinstance(await asks(worker, quota, 1, who), OverBudget)
+
+
+async def _granted_to(worker, quota, tokens, who) -> bool:
+    return not isinstance(await asks(worker, quota, tokens, who), GatewayError)
 
 
 @asynccontextmanager
