@@ -4,21 +4,19 @@ A key is found in memory, so a request never waits for Redis. A change arrives a
 when that word is lost. With Redis away the last known keys stay.
 """
 
-import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.errors import AuthenticationError, KeysUnavailable
 from gateway.keys.stored import CHANGES, HASH, VERSION, StoredKey, digest, parse
+from gateway.redis_follower import follow
 from gateway.settings import Key
 
 POLL_S = 0.5
-RETRY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -77,27 +75,15 @@ class KeyRing:
 
     async def run(self) -> None:
         """Follows the keys in Redis until cancelled."""
-        if self._redis is None:
-            return
-        while True:
-            try:
-                await self._follow(self._redis)
-            except (RedisError, OSError, TimeoutError) as error:
-                if not self._away:
-                    log.warning("API keys cannot be read (%s); the last known ones stay", type(error).__name__)
-                self._away = True
-            except Exception:  # a follower that ends in silence would accept revoked keys for good
-                log.exception("API keys cannot be followed; trying again")
-            await asyncio.sleep(RETRY_S)
+        if self._redis is not None:
+            await follow(self._redis, CHANGES, POLL_S, self._refresh, self._on_away)
 
-    async def _follow(self, redis: Redis) -> None:
-        async with redis.pubsub() as changes:
-            await changes.subscribe(CHANGES)
-            while True:
-                await self._refresh(redis)
-                await changes.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
+    def _on_away(self, error: Exception) -> None:
+        if not self._away:
+            log.warning("API keys cannot be read (%s); the last known ones stay", type(error).__name__)
+        self._away = True
 
-    async def _refresh(self, redis: Redis) -> None:
+    async def _refresh(self, redis: Redis, _changed: Sequence[str]) -> None:
         version = await redis.get(VERSION)
         if not self._known or version != self._version:
             async with redis.pipeline(transaction=True) as both:

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.metrics import Metrics
+from gateway.redis_follower import follow, text
 from gateway.routing.pool import Pool, pools
 from gateway.routing.replica import Record, Replica
 
@@ -73,29 +74,16 @@ class Directory:
 
     async def run(self) -> None:
         """Follows the directory until cancelled: at once on a change, and every POLL_S."""
-        if self._redis is None:
-            return
-        while True:
-            try:
-                await self._follow(self._redis)
-            except (RedisError, OSError, TimeoutError) as error:
-                self._set_state("away", f"Redis is away ({type(error).__name__}); serving the last known replicas")
-            except Exception:  # a follower that ends in silence would serve dead replicas for good
-                log.exception("the directory cannot be followed; trying again")
-            await asyncio.sleep(POLL_S)
+        if self._redis is not None:
+            await follow(self._redis, f"{PREFIX}:changes", POLL_S, self._refresh, self._on_away)
 
-    async def _follow(self, redis: Redis) -> None:
-        async with redis.pubsub() as changes:
-            await changes.subscribe(f"{PREFIX}:changes")
-            while True:
-                await self._refresh(redis)
-                message = await changes.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
-                while message is not None:
-                    self._remember(self._live.pop(_text(message["data"]), None))  # gone, or read anew just below
-                    message = await changes.get_message(ignore_subscribe_messages=True, timeout=0.0)
+    def _on_away(self, error: Exception) -> None:
+        self._set_state("away", f"Redis is away ({type(error).__name__}); serving the last known replicas")
 
-    async def _refresh(self, redis: Redis) -> None:
-        ids = sorted(_text(id_) for id_ in await redis.smembers(f"{PREFIX}:replicas"))
+    async def _refresh(self, redis: Redis, changed: Sequence[str]) -> None:
+        for id_ in changed:
+            self._remember(self._live.pop(id_, None))  # gone, or read anew just below
+        ids = sorted(text(id_) for id_ in await redis.smembers(f"{PREFIX}:replicas"))
         values = await redis.mget([f"{PREFIX}:replica:{id_}" for id_ in ids]) if ids else []
         now = asyncio.get_running_loop().time()
         if self.redis_state != "up":
@@ -137,7 +125,3 @@ class Directory:
             log.log(logging.INFO if state == "up" else logging.WARNING, message)
         self.redis_state = state
         self._metrics.redis_up.set(state == "up")
-
-
-def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode(errors="replace")
