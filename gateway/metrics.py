@@ -46,7 +46,8 @@ class Metrics:
             "llmgw_limits_alone", "Requests whose limit a worker had to judge by itself, since Redis did not."
         )
         answers = self._counter("llmgw_cache_answers", "Completions that the cache was asked for.", "cache")
-        self.cache_answers = {part: answers.labels(part) for part in ("hit", "miss")}
+        self._cache_answers = {outcome: answers.labels(outcome) for outcome in ("hit", "miss")}
+        self._cache_noted = dict.fromkeys(self._cache_answers, 0)
         self.cache_bad_entries = self._counter("llmgw_cache_bad_entries", "Cache entries that could not be trusted.")
         self.replicas = self._gauge("llmgw_replicas", "Replicas known.", "livemostrecent", "model")
         self.waiting = self._gauge(
@@ -64,6 +65,16 @@ class Metrics:
 
     def _seconds(self, name: str, text: str) -> BatchHistogram:
         return BatchHistogram(name, text, ["door"], buckets=_BUCKETS_S, registry=self.registry)
+
+    def note_cache(self, outcome: Literal["hit", "miss"]) -> None:
+        """Counted by `write_noted`: a value that other processes can read costs a system call at each change."""
+        self._cache_noted[outcome] += 1
+
+    def write_noted(self) -> None:
+        for outcome, count in self._cache_noted.items():
+            if count:
+                self._cache_answers[outcome].inc(count)
+                self._cache_noted[outcome] = 0
 
     def replicas_changed(self, counts: Mapping[str, int]) -> None:
         for model in self._models_seen - counts.keys():

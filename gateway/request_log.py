@@ -75,6 +75,7 @@ class RequestLog:
     def flush(self) -> None:
         ended, self._ended = self._ended, []
         self._metrics.in_flight.set(self._open)
+        self._metrics.write_noted()
         self._count(ended)
         if ended and log.isEnabledFor(logging.INFO):
             stamps = {second: _stamp(second) for second in {int(record.at) for record in ended}}

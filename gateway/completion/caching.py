@@ -63,11 +63,11 @@ class Lookup:
         oldest = self._allowed.max_age_s
         if entry is None or not serves(entry, self._call) or (oldest is not None and entry.age_s > oldest):
             return None
-        self._caching.metrics.cache_answers["hit"].inc()
+        self._caching.metrics.note_cache("hit")
         return CachedAnswer(entry, self._call, paced=self._caching.paced)
 
     def keep(self, answer: Answer) -> Answer:
         """The engine's answer, noted on its way."""
         cache = self._caching.cache
-        self._caching.metrics.cache_answers["miss"].inc()
+        self._caching.metrics.note_cache("miss")
         return KeptAnswer(answer, self._call, cache.max_bytes, lambda entry: cache.write(self._key, entry))
