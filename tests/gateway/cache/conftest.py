@@ -3,13 +3,16 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import patch
 
 import httpx
 import pytest
 
 from gateway.app import create_app
+from gateway.redis_link import RedisLink
 from gateway.settings import Settings
 from tests.gateway.doors import served
+from tests.gateway.limits.links import answers
 from tests.gateway.raw_server import END, STREAM_HEAD, RawServer, Script, chunk, raw_server, sized
 from tests.polling import eventually
 
@@ -105,9 +108,12 @@ async def gateway(redis_url: str, **settings) -> AsyncIterator[Gateway]:
 
     async with raw_server(answer) as server:
         upstreams = [{"model": "m", "url": server.url, "tasks": ["chat", "completions", "embeddings"]}]
-        app = create_app(Settings.load(redis_url=redis_url, upstreams=upstreams, **settings))
+        links: list[RedisLink] = []
+        with patch("gateway.app.RedisLink", lambda url: links.append(RedisLink(url)) or links[-1]):
+            app = create_app(Settings.load(redis_url=redis_url, upstreams=upstreams, **settings))
         async with served(app, lifespan="on") as base, httpx.AsyncClient(base_url=base, timeout=30) as client:
             await eventually(lambda: connected(client))
+            await eventually(lambda: answers(links[0]))
             yield Gateway(client, server)
 
 
