@@ -68,7 +68,7 @@ async def test_a_key_opens_every_gateway_and_closes_them_to_others(gateways, sto
     assert await all_say(gateways, key + "x", 401)
 
 
-async def test_a_revoked_key_stops_within_a_second_everywhere(gateways, store):
+async def test_a_revoked_key_stops_everywhere(gateways, store):
     store.create(name="other", tenant="team-a")
     _, key = store.create(name="alice", tenant="team-a")
     await known(gateways, key)
@@ -76,7 +76,7 @@ async def test_a_revoked_key_stops_within_a_second_everywhere(gateways, store):
     await eventually(lambda: all_say(gateways, key, 401))
 
 
-async def test_a_word_that_is_lost_costs_no_more_than_a_poll(gateways, store, redis_server):
+async def test_a_word_that_is_lost_is_made_up_for_by_the_poll(gateways, store, redis_server):
     record, key = store.create(name="alice", tenant="team-a")
     await known(gateways, key)
     with Redis.from_url(redis_server.url) as redis:
