@@ -15,6 +15,8 @@ from gateway.cache.exact import ExactCache
 from gateway.completion.caching import Caching
 from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
+from gateway.completion.dispatch import Dispatch
+from gateway.completion.metering import Metering
 from gateway.completion.request import Endpoint
 from gateway.keys.ring import KeyRing
 from gateway.limits.requests import RequestLimits
@@ -58,7 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
     caching = Caching(cache, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
     ledger, reservations = Ledger(redis), Reservations(link, settings.workers, metrics)
-    path = CompletionPath(catalog, limits, reservations, caching, arrivals, RoundRobin(), client, ledger, metrics)
+    dispatch = Dispatch(arrivals, RoundRobin(), client, metrics)
+    path = CompletionPath(catalog, Metering(limits, reservations, ledger), caching, dispatch)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -46,7 +46,7 @@ def test_the_gateways_layers_never_look_up():
 def test_only_one_module_calls_an_engine():
     clients = {f"gateway.upstream.{name}" for name in ("client.UpstreamClient", "http1.HttpClient")}
     users = {source.module for source in sources("gateway") if clients & set(source.imports())}
-    assert {name for name in users if ".upstream." not in name} == {"gateway.app", "gateway.completion.call"}
+    assert {name for name in users if ".upstream." not in name} == {"gateway.app", "gateway.completion.dispatch"}
 
 
 @pytest.mark.parametrize("source", sources(*PACKAGES, "tests", "benchmarks"), ids=lambda source: source.module)

@@ -1,0 +1,48 @@
+"""What a key may use and what it has used: asked before an answer begins, told when it has ended."""
+
+from gateway.completion.request import Call
+from gateway.context import RequestContext
+from gateway.limits.requests import RequestLimits
+from gateway.limits.reservations import Reservation, Reservations
+from gateway.limits.usage import Ended, Ledger
+from gateway.routing.pool import Pool
+
+
+class Bill:
+    """One admitted answer.
+
+    Attributes:
+        ended: to be told once what was used; None where nobody wants to know.
+    """
+
+    __slots__ = ("_reservation", "ended")
+
+    def __init__(self, ended: Ended | None, reservation: Reservation | None = None) -> None:
+        self.ended = ended
+        self._reservation = reservation
+
+    def cancel(self) -> None:
+        """No answer began: what was reserved is given back."""
+        if self._reservation is not None:
+            self._reservation.settle(0)
+
+
+class Metering:
+    def __init__(self, limits: RequestLimits, reservations: Reservations, ledger: Ledger) -> None:
+        self._limits = limits
+        self._reservations = reservations
+        self._ledger = ledger
+
+    async def admit(self, call: Call, pool: Pool, context: RequestContext) -> Bill:
+        """Raises RateLimited or OverBudget when a limit of the key is in the way."""
+        if context.quota is None:
+            await self._limits.admit(context)
+            return Bill(self._ledger.open(context, pool.model, None))
+        reservation = self._reservations.begin(context, context.quota, call.most_tokens(pool.max_model_len))
+        try:
+            await self._limits.admit(context)
+            await reservation.granted()
+        except BaseException:
+            reservation.settle(0)
+            raise
+        return Bill(self._ledger.open(context, pool.model, reservation.settle), reservation)
