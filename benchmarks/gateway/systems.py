@@ -143,7 +143,9 @@ def llmgw(site: Site, redis: bool = False) -> Launch:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     configuration = render("llmgw.yaml", site.folder / "cluster.yaml", mock_port=site.mock_port, key_hash=digest)
     env = {"LLMGW_CONFIG": str(configuration), "LLMGW_WORKERS": str(site.workers), "LLMGW_PORT": str(site.port)}
-    return Launch([str(_BIN / "llmgw"), "gateway"], env | ({"LLMGW_REDIS_URL": site.redis_url} if redis else {}))
+    return Launch(
+        [sys.executable, "-m", "gateway.cli", "gateway"], env | ({"LLMGW_REDIS_URL": site.redis_url} if redis else {})
+    )
 
 
 def _ours() -> str:

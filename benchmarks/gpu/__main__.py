@@ -7,38 +7,37 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.gpu.load import Load, Target, run
+from benchmarks.gpu.load import Clients, Load, Target
 from benchmarks.gpu.servers import Model, Running, bare, stack
 
 # Concurrency, and how many prompts make a run of some 20 seconds on an H200.
 CASES = {
-    "smol": (Model("smol", Path("smol"), 1024, 4), [Load(1, 16), Load(256, 4096), Load(1024, 6144)]),
-    "gpt2": (Model("gpt2", Path("gpt2"), 1024, 4), [Load(1024, 8192)]),
+    "smol": (Model("smol", Path("smol"), 1024, 4, 20), [Load(1, 16), Load(256, 2560), Load(1024, 4096)]),
+    "gpt2": (Model("gpt2", Path("gpt2"), 1024, 4, 20), [Load(1024, 4096)]),
     "llama13b": (Model("llama13b", Path("llama13b"), 512, 2), [Load(1, 4), Load(96, 384), Load(512, 1024)]),
 }
 
 
 def main() -> None:
     arguments = _arguments()
-    arguments.results.mkdir(parents=True, exist_ok=True)
+    folder = arguments.results
+    folder.mkdir(parents=True, exist_ok=True)
     model, loads = CASES[arguments.case]
-    model = Model(model.name, arguments.models / model.folder, model.max_num_seqs, model.api_servers)
-    samples: list[dict[str, Any]] = []
-    for number, system in enumerate(arguments.systems):
-        with (
-            bare(model, arguments.results)
-            if system == "bare"
-            else stack(model, arguments.results, arguments.gateway, arguments.workers)
-        ) as running:
-            samples += _measure(system, f"{number}-{system}", running, model, loads, arguments.results)
+    model = replace(model, folder=arguments.models / model.folder)
+    systems = {"bare": bare(model, folder), "stack": stack(model, folder, arguments.gateway, arguments.workers)}
+    with Clients(folder) as clients:
+        measure = _side_by_side if model.kv_cache_gib else _one_by_one
+        samples = measure(systems, model, loads, arguments.rounds, clients)
     report = {"case": arguments.case, "command": sys.argv, "workers": arguments.workers, **_machine(), "runs": samples}
-    (arguments.results / f"{arguments.case}.json").write_text(json.dumps(report, indent=1))
+    (folder / f"{arguments.case}.json").write_text(json.dumps(report, indent=1))
     print(table(samples))
 
 
@@ -48,24 +47,55 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, required=True, help="folder with one folder for each case's model")
     parser.add_argument("--gateway", default=f"{sys.executable} -m", help="runs a module in the gateway's environment")
     parser.add_argument("--workers", type=int, default=2, help="of the gateway")
-    parser.add_argument("--systems", type=lambda text: text.split(","), default=["bare", "stack", "bare"])
+    parser.add_argument("--rounds", type=int, default=2, help="of systems that run side by side")
     parser.add_argument("--results", type=lambda text: Path(text).absolute(), required=True)
     return parser.parse_args()
 
 
-def _measure(
-    system: str, label: str, running: Running, model: Model, loads: Sequence[Load], folder: Path
+Systems = Mapping[str, AbstractContextManager[Running]]
+
+
+def _side_by_side(
+    systems: Systems, model: Model, loads: Sequence[Load], rounds: int, clients: Clients
 ) -> list[dict[str, Any]]:
-    target = Target(running.url, model.name, model.folder, running.key)
-    run(target, Load(64, 256), folder, f"{label}-warm")
+    """Both are up and take turns, ABBA: what the machine does meanwhile meets both."""
+    with ExitStack() as open_systems:
+        running = {name: open_systems.enter_context(system) for name, system in systems.items()}
+        for name, system in running.items():
+            system.wait_until_ready()
+            _warm(name, system, model, clients)
+        turns = [(number, name) for number in range(rounds) for name in list(running)[:: -1 if number % 2 else 1]]
+        return [_sample(name, running[name], model, load, clients, number) for load in loads for number, name in turns]
+
+
+def _one_by_one(
+    systems: Systems, model: Model, loads: Sequence[Load], rounds: int, clients: Clients
+) -> list[dict[str, Any]]:
+    """One after the other, each with the whole card."""
     samples = []
-    for load in loads:
-        before, began = running.cpu_s(), time.monotonic()
-        sample = run(target, load, folder, f"{label}-{load.concurrency}")
-        cpu = {stage: round(after - before.get(stage, 0.0), 2) for stage, after in running.cpu_s().items()}
-        samples.append(sample | {"system": system, "seconds": round(time.monotonic() - began, 1), "cpu_s": cpu})
-        print(json.dumps(samples[-1]), flush=True)
+    for name, system in systems.items():
+        with system as running:
+            running.wait_until_ready()
+            _warm(name, running, model, clients)
+            samples += [_sample(name, running, model, load, clients, n) for load in loads for n in range(rounds)]
     return samples
+
+
+def _target(running: Running, model: Model) -> Target:
+    return Target(running.url, model.name, model.folder, running.key)
+
+
+def _warm(name: str, running: Running, model: Model, clients: Clients) -> None:
+    clients.run(_target(running, model), Load(64, 256), f"{name}-warm")
+
+
+def _sample(name: str, running: Running, model: Model, load: Load, clients: Clients, number: int) -> dict[str, Any]:
+    before, began = running.cpu_s(), time.monotonic()
+    sample = clients.run(_target(running, model), load, f"{name}-{load.concurrency}-{number}")
+    cpu = {stage: round(after - before.get(stage, 0.0), 2) for stage, after in running.cpu_s().items()}
+    sample |= {"system": name, "seconds": round(time.monotonic() - began, 1), "cpu_s": cpu}
+    print(json.dumps(sample), flush=True)
+    return sample
 
 
 def _machine() -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """The load: several `vllm bench serve` side by side, for one of them saturates near 20,000 tokens/s."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -18,11 +17,6 @@ class Load:
     prompts: int
     input_tokens: int = 128
     output_tokens: int = 256
-    clients: int = 4
-
-    @property
-    def processes(self) -> int:
-        return min(self.clients, self.concurrency)
 
 
 @dataclass(frozen=True)
@@ -35,24 +29,45 @@ class Target:
     key: str
 
 
-def run(target: Target, load: Load, folder: Path, label: str, timeout_s: float = 300) -> dict[str, Any]:
-    """Rates summed and latencies averaged over the clients; raises RuntimeError with a failed one's last words."""
-    results = [folder / f"{label}-{number}.json" for number in range(load.processes)]
-    logs = [folder / f"{label}-{number}.log" for number in range(load.processes)]
-    running = []
-    for number, (result, log) in enumerate(zip(results, logs, strict=True)):
-        with log.open("w") as output:
-            environment = os.environ | {"OPENAI_API_KEY": target.key}
-            command = _command(target, load, result, seed=number)
-            running.append(subprocess.Popen(command, stdout=output, stderr=output, env=environment))
-    for process in running:
-        process.wait(timeout_s)
-    if missing := [log for result, log in zip(results, logs, strict=True) if not result.exists()]:
-        raise RuntimeError(f"{label}: {missing[0].read_text()[-800:]}")
-    return {"label": label, "load": asdict(load)} | _summed([json.loads(result.read_text()) for result in results])
+class Clients:
+    """Load generators that are ready; started beside the servers, whose start takes longer.
+
+    Args:
+        folder: for their logs and results.
+    """
+
+    def __init__(self, folder: Path, count: int = 4) -> None:
+        self._folder = folder
+        self._logs = [folder / f"client-{number}.log" for number in range(count)]
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        for log in self._logs:
+            with log.open("w") as output:
+                command = [sys.executable, "-m", "benchmarks.gpu.client"]
+                pipe = subprocess.PIPE
+                self._processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=output, text=True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def run(self, target: Target, load: Load, label: str) -> dict[str, Any]:
+        """Rates summed and latencies averaged over the clients; raises RuntimeError with a failed one's last words."""
+        processes = self._processes[: min(load.concurrency, len(self._processes))]
+        results = [self._folder / f"{label}-{number}.json" for number in range(len(processes))]
+        for number, (process, result) in enumerate(zip(processes, results, strict=True)):
+            arguments = _arguments(target, load, len(processes), result, seed=number)
+            print(json.dumps([target.key, *arguments]), file=process.stdin, flush=True)
+        for process, log in zip(processes, self._logs, strict=False):
+            if process.stdout is None or process.stdout.readline() != "done\n":
+                raise RuntimeError(f"{label}: {log.read_text()[-800:]}")
+        return {"label": label, "load": asdict(load)} | _summed([json.loads(result.read_text()) for result in results])
 
 
-def _command(target: Target, load: Load, result: Path, seed: int) -> list[str]:
+def _arguments(target: Target, load: Load, clients: int, result: Path, seed: int) -> list[str]:
     options = {
         "--backend": "openai-chat",
         "--endpoint": "/v1/chat/completions",
@@ -62,13 +77,17 @@ def _command(target: Target, load: Load, result: Path, seed: int) -> list[str]:
         "--dataset-name": "random",
         "--random-input-len": load.input_tokens,
         "--random-output-len": load.output_tokens,
-        "--num-prompts": load.prompts // load.processes,
-        "--max-concurrency": load.concurrency // load.processes,
+        "--num-prompts": load.prompts // clients,
+        "--max-concurrency": load.concurrency // clients,
         "--seed": seed,
         "--result-filename": result,
     }
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve", "--ignore-eos", "--disable-tqdm"]
-    return [*command, "--save-result", *(str(word) for option in options.items() for word in option)]
+    return [
+        "--ignore-eos",
+        "--disable-tqdm",
+        "--save-result",
+        *(str(word) for option in options.items() for word in option),
+    ]
 
 
 def _summed(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

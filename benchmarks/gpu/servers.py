@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,53 @@ START_S = 400.0
 
 @dataclass(frozen=True)
 class Model:
-    """One model: a folder with random weights' config and a tokenizer."""
+    """One model: a folder with random weights' config and a tokenizer.
+
+    Attributes:
+        kv_cache_gib: its KV cache, where two of it fit on the card beside each other; else one takes all there is.
+    """
 
     name: str
     folder: Path
     max_num_seqs: int
     api_servers: int
+    kv_cache_gib: int | None = None
     max_model_len: int = 1024
+
+    @property
+    def memory_options(self) -> list[str]:
+        if not self.kv_cache_gib:
+            return []
+        # The first only has to pass vLLM's check that so much is free.
+        return ["--gpu-memory-utilization", "0.4", "--kv-cache-memory-bytes", str(self.kv_cache_gib * 2**30)]
 
 
 @dataclass
 class Running:
-    """A system that answers.
+    """A system that was started.
 
     Attributes:
+        ready_url: answers 200 once it is ready.
         parts: its processes by stage.
+        logs: what they write.
     """
 
     url: str
     key: str
-    parts: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ready_url: str
+    parts: dict[str, subprocess.Popen[bytes]]
+    logs: dict[str, Path]
+
+    def wait_until_ready(self) -> None:
+        """Raises RuntimeError when one of the processes ends before that, or it takes too long."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and all(process.poll() is None for process in self.parts.values()):
+            with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(self.ready_url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+            time.sleep(0.5)
+        words = "\n".join(log.read_text(errors="replace")[-2000:] for log in self.logs.values())
+        raise RuntimeError(f"{self.ready_url} did not answer: {words}")
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds so far by stage; vLLM's are told apart by the names that its processes give themselves."""
@@ -78,10 +105,10 @@ def bare(model: Model, folder: Path) -> Iterator[Running]:
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model.folder)]
     command += ["--served-model-name", model.name, "--load-format", "dummy", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--max-model-len", str(model.max_model_len), "--max-num-seqs", str(model.max_num_seqs)]
-    command += ["--api-server-count", str(model.api_servers)]
-    with _process(command, folder / f"bare-{model.name}.log") as process:
-        _wait_until_200(f"http://127.0.0.1:{port}/health", {folder / f"bare-{model.name}.log": process})
-        yield Running(f"http://127.0.0.1:{port}", "none", {"vllm api servers": process})
+    command += ["--api-server-count", str(model.api_servers), *model.memory_options]
+    log, url = folder / f"{model.name}-bare.log", f"http://127.0.0.1:{port}"
+    with _process(command, log) as process:
+        yield Running(url, "none", f"{url}/health", {"vllm api servers": process}, {"bare": log})
 
 
 @contextmanager
@@ -110,9 +137,9 @@ def stack(model: Model, folder: Path, gateway: str, workers: int) -> Iterator[Ru
             part: running.enter_context(_process(command, logs[part], environment))
             for part, command in {"redis": redis, "backend": backend, "gateway": front}.items()
         }
-        _wait_until_200(f"http://127.0.0.1:{port}/health/ready", {logs[part]: parts[part] for part in parts})
         parts["ray"] = parts.pop("backend")
-        yield Running(f"http://127.0.0.1:{port}", key, parts)
+        url = f"http://127.0.0.1:{port}"
+        yield Running(url, key, f"{url}/health/ready", parts, logs)
 
 
 def _cluster(model: Model, key: str) -> dict[str, Any]:
@@ -123,7 +150,11 @@ def _cluster(model: Model, key: str) -> dict[str, Any]:
         "max_model_len": model.max_model_len,
         "max_num_seqs": model.max_num_seqs,
         "resources": {"num_cpus": 4, "num_gpus": 1},
-        "options": {"load_format": "dummy", "api_server_count": model.api_servers},
+        "options": {
+            "load_format": "dummy",
+            "api_server_count": model.api_servers,
+            "extra_args": model.memory_options,
+        },
         "start_timeout_s": START_S,
     }
     known = {
@@ -146,7 +177,8 @@ def _process(
     try:
         yield process
     finally:
-        family = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+        root = psutil.Process(process.pid) if process.poll() is None else None
+        family = [root, *root.children(recursive=True)] if root else []
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(40)
@@ -154,15 +186,3 @@ def _process(
             with suppress(psutil.NoSuchProcess):
                 member.kill()
         process.wait()
-
-
-def _wait_until_200(url: str, processes: Mapping[Path, subprocess.Popen[bytes]]) -> None:
-    """Raises RuntimeError when one of the processes, here by their logs, ends before that, or it takes too long."""
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and all(process.poll() is None for process in processes.values()):
-        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.5)
-    words = "\n".join(log.read_text(errors="replace")[-2000:] for log in processes)
-    raise RuntimeError(f"{url} did not answer: {words}")
