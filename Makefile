@@ -6,13 +6,13 @@ BIN    := $(VENV)/bin
 UV_VERSION := 0.13.8
 export UV_NATIVE_TLS := 1
 
-.PHONY: serve test lint types lock chromium vllm bench-gateway clean
+.PHONY: serve test lint types lock chromium iproute2 vllm bench-gateway clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/llmgw up $(ARGS)
 
 # pytest comes last: its summary line closes the run.
-test: $(VENV)/.installed vllm chromium lint types
+test: $(VENV)/.installed vllm chromium iproute2 lint types
 	$(BIN)/pytest $(ARGS)
 
 lint: $(VENV)/.installed
@@ -36,6 +36,10 @@ $(VLLM)/.installed: $(VENV)/.installed requirements-vllm.lock deploy/vllm.sh
 # The tests of the chat page drive a real browser: Debian's.
 chromium:
 	@command -v chromium >/dev/null || bash deploy/apt.sh chromium
+
+# The tests of a cluster make their machines of network namespaces. Only root can; for anybody else they are skipped.
+iproute2:
+	@[ "$$(id -u)" != 0 ] || command -v ip >/dev/null || bash deploy/apt.sh iproute2
 
 # Ours beside other gateways, on two cores, in 40 minutes; benchmarks/gateway/README.md says how.
 bench-gateway: $(VENV)/.installed

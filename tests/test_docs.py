@@ -18,7 +18,8 @@ SETTINGS, MODEL, ROUTES, METRICS = (
     REFERENCE.partition(f"\n## {title}")[2].partition("\n## ")[0]
     for title in ("Settings of the gateway", "The cluster file", "Routes", "Metrics")
 )
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reference.md")]
+DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+DOCUMENTS += [ROOT / "docs" / name for name in ("reference.md", "cluster.md")]
 
 
 def first_column(table: str) -> set[str]:

@@ -25,6 +25,7 @@ from gateway.origin import Origin
 from gateway.upstream.client import UpstreamResponse
 from gateway.upstream.connection import MAX_HEADER_BYTES, Timeouts
 from gateway.upstream.exchange import HIGH_WATER_BYTES
+from gateway.upstream.liveness import watched
 
 _ADDED_BY_AIOHTTP = ("accept", "accept-encoding", "content-type", "user-agent")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -182,7 +183,7 @@ class _Connector(aiohttp.TCPConnector):
     """Tells the attempt which connection it got, and hands out no kept one that received bytes in the meantime."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(socket_factory=watched, **options)
         self._seen: WeakSet[ResponseHandler] = WeakSet()
 
     async def connect(self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109

@@ -13,6 +13,7 @@ import httptools
 
 from gateway.errors import DeadlineExceeded, GatewayError, ReplicaSilent, UpstreamFailed
 from gateway.upstream.exchange import Exchange
+from gateway.upstream.liveness import watch
 
 MAX_HEADER_BYTES = 64 * 1024
 _FRAMING = frozenset({b"transfer-encoding", b"content-length"})
@@ -106,6 +107,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
+        watch(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         exchange = self._receiving
