@@ -24,3 +24,14 @@ class Services(Protocol):
         Args:
             model: a model's name, or empty for the default.
         """
+
+    def remembering(self, chain: Chain, question: str, history: str) -> Chain:
+        """The chain with a memory, for runs with a `session_id` in their config's `configurable`.
+
+        What was said in the session comes before the input's own history, and each question with its answer goes into
+        it. Runs without a session remember nothing.
+
+        Args:
+            question: the field of the chain's input that is the user's turn, a string.
+            history: the field that is a list of messages.
+        """

@@ -1,4 +1,7 @@
-"""A conversation: a system prompt, the history so far and the next input, answered with a string."""
+"""A conversation: a system prompt, the history so far and the next input, answered with a string.
+
+With a `session_id` in the config's `configurable` the gateway remembers what was said.
+"""
 
 from typing import Annotated, Any
 
@@ -37,7 +40,8 @@ class ChatInput(BaseModel):
 
 
 def build(model: Model, services: Services) -> Chain:
-    chain: Chain = RunnableLambda(_messages, name="messages") | model | StrOutputParser()
+    answer: Chain = RunnableLambda(_messages, name="messages") | model | StrOutputParser()
+    chain = services.remembering(answer, "input", "history")
     return chain.with_types(input_type=ChatInput, output_type=str)
 
 

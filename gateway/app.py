@@ -29,13 +29,14 @@ from gateway.middleware.request_id import RequestId
 from gateway.middleware.telemetry import Telemetry
 from gateway.redis_link import RedisLink
 from gateway.request_log import RequestLog
-from gateway.routes import admin, chains, health, openai, openapi, skills
+from gateway.routes import admin, chains, health, openai, openapi, sessions, skills
 from gateway.routes.framework_errors import translate_framework_errors
 from gateway.routes.front import Gateway
 from gateway.routing.arrivals import Arrivals
 from gateway.routing.directory import Directory
 from gateway.routing.replica import Replica
 from gateway.routing.round_robin import RoundRobin
+from gateway.sessions.store import Sessions
 from gateway.settings import Settings
 from gateway.upstream.aiohttp_client import AiohttpClient
 from gateway.upstream.client import UpstreamClient
@@ -91,7 +92,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     translate_framework_errors(app)
     app.include_router(openai.router(catalog))
-    app.include_router(chains.router(langserve.load(path)))
+    store = Sessions(link, settings.session_ttl_s, settings.session_max_messages)
+    app.include_router(chains.router(langserve.load(path, store)))
+    app.include_router(sessions.router(store))
     app.include_router(skills.router(semantic_kernel.load(path)))
     app.include_router(admin.router(redis))
     app.include_router(health.router(directory, catalog, ring, metrics, request_log))

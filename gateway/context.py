@@ -1,11 +1,17 @@
 """Who asks: one value that travels with a request through every layer."""
 
 import contextvars
+import re
 from typing import Literal, NamedTuple
 
-_DOORS = frozenset({"v1", "chains", "skills", "admin", "health", "metrics"})
+_DOORS = frozenset({"v1", "chains", "skills", "sessions", "admin", "health", "metrics"})
 # What a key's requests get from the cache when they say nothing themselves.
 CachePolicy = Literal["reproducible", "always", "never"]
+# How the replica of a request is chosen, where its key lets it say so.
+RoutingPolicy = Literal["balanced", "affinity", "round-robin"]
+Priority = Literal["interactive", "batch"]
+# What a session may be called: in a header, in a path and in a chain's config.
+SESSION_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 
 
 class Quota(NamedTuple):
@@ -32,6 +38,10 @@ class RequestContext(NamedTuple):
         cache: the key's policy.
         cache_control: the request's header of that name.
         door: where it came in, as metrics and accounts call it.
+        policy: the routing policy that the request names; None leaves it to the gateway.
+        priority: which requests it waits behind.
+        session: requests of one session are best answered by one replica.
+        deadline_s: seconds from the request's arrival that it may take, where it wants less than the gateway allows.
     """
 
     request_id: str
@@ -46,6 +56,10 @@ class RequestContext(NamedTuple):
     cache: CachePolicy = "reproducible"
     cache_control: bytes | None = None
     door: str = "other"
+    policy: str | None = None
+    priority: Priority = "interactive"
+    session: str | None = None
+    deadline_s: float | None = None
 
     def allows(self, model: str) -> bool:
         return self.models is None or model in self.models

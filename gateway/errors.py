@@ -8,8 +8,10 @@
         ContextLengthExceeded             the prompt cannot fit the model
       AuthenticationError            401
       PermissionDenied               403
+        TooManySessions                   the tenant has as many as it may have
       NotFound                       404
         ModelNotFound
+        SessionNotFound
       MethodNotAllowed               405
       RequestTimeout                 408  the body did not arrive in time
       BodyTooLarge                   413
@@ -26,6 +28,7 @@
         ModelStarting                     somebody will be, later than a request waits
       KeysUnavailable                503  nobody can tell yet whether a key is one
       UsageUnavailable               503  nobody can tell what was used
+      SessionsUnavailable            503  nobody can tell what was said in a session, or keep it
       DeadlineExceeded               504  the engine did not go on in time
 
 The wire form is OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
@@ -33,7 +36,7 @@ Source: https://platform.openai.com/docs/guides/error-codes
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -104,6 +107,10 @@ class PermissionDenied(GatewayError):
     code = "permission_denied"
 
 
+class TooManySessions(PermissionDenied):
+    code = "too_many_sessions"
+
+
 class NotFound(GatewayError):
     status = 404
     type = "invalid_request_error"
@@ -112,6 +119,10 @@ class NotFound(GatewayError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class SessionNotFound(NotFound):
+    code = "session_not_found"
 
 
 class MethodNotAllowed(GatewayError):
@@ -149,15 +160,14 @@ class RateLimited(GatewayError):
     status = 429
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, limit: int, wait_s: float, what: str = "requests") -> None:
+    def __init__(self, message: str, *, wait_s: float, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """`headers` tell of the limit that is in the way."""
         super().__init__(message)
         self.headers = {
             "retry-after": str(math.ceil(wait_s)),
             "retry-after-ms": str(math.ceil(wait_s * 1000)),
             "x-should-retry": "true",
-            f"x-ratelimit-limit-{what}": str(limit),
-            f"x-ratelimit-remaining-{what}": "0",
-            f"x-ratelimit-reset-{what}": f"{wait_s:.3f}s",
+            **{name.decode(): value.decode() for name, value in headers},
         }
 
 
@@ -203,11 +213,14 @@ class StreamInterrupted(UpstreamFailed):
     code = "stream_interrupted"
 
 
-class NoReplica(GatewayError):
+class _Unavailable(GatewayError):
     status = 503
+    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
+
+
+class NoReplica(_Unavailable):
     type = "overloaded_error"
     code = "no_replica"
-    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
 
 
 class ModelStarting(NoReplica):
@@ -215,17 +228,16 @@ class ModelStarting(NoReplica):
     headers: Mapping[str, str] = {"retry-after": "10", "retry-after-ms": "10000", "x-should-retry": "true"}
 
 
-class KeysUnavailable(GatewayError):
-    status = 503
-    type = "server_error"
+class KeysUnavailable(_Unavailable):
     code = "keys_unavailable"
-    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
 
 
-class UsageUnavailable(GatewayError):
-    status = 503
+class UsageUnavailable(_Unavailable):
     code = "usage_unavailable"
-    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
+
+
+class SessionsUnavailable(_Unavailable):
+    code = "sessions_unavailable"
 
 
 class DeadlineExceeded(GatewayError):

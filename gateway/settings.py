@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from gateway.context import CachePolicy, Quota
+from gateway.context import CachePolicy, Priority, Quota, RoutingPolicy
 from gateway.origin import Origin
 
 
@@ -53,6 +53,8 @@ class Key(BaseModel):
         concurrency: answers at the same time.
         admin: whether it may see what all have used.
         cache: which of its answers come out of the cache: those that come out the same again, always, or never.
+        policies: the routing policies that its requests may name.
+        priority: the highest that its requests get; they may ask for less.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +73,8 @@ class Key(BaseModel):
     tokens_per_month: int | None = Field(default=None, gt=0)
     admin: bool = False
     cache: CachePolicy = "reproducible"
+    policies: frozenset[RoutingPolicy] = frozenset()
+    priority: Priority = "interactive"
 
     @cached_property
     def quota(self) -> Quota | None:
@@ -177,6 +181,8 @@ class Settings(BaseSettings):
     cache_replay: Literal["at_once", "paced"] = Field(
         default="at_once", description="How a cached stream comes: at once, or at the pace it was written."
     )
+    session_ttl_s: int = Field(default=86_400, gt=0, description="Seconds a session is kept after its last turn.")
+    session_max_messages: int = Field(default=100, ge=2, description="Messages of one session; the oldest ones go.")
     replica_wait_s: float = Field(
         default=300.0, ge=0, description="Seconds a request waits for a model that sleeps or starts."
     )

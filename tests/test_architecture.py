@@ -14,7 +14,7 @@ LAYERS = (
     ("bridge",),
     ("completion",),
     ("routing",),
-    ("upstream", "cache", "limits", "keys", "server"),
+    ("upstream", "cache", "limits", "keys", "sessions", "server"),
     ("errors", "metrics", "settings", "context", "origin", "json_body", "redis_follower", "redis_link", "request_log"),
 )
 MAX_FILE_LINES, MAX_TEST_FILE_LINES, MAX_FUNCTION_LINES = 250, 500, 40

@@ -59,7 +59,7 @@ async def test_the_gateway_reads_what_the_backend_writes(directory, redis_server
     assert (replica.id, replica.model, replica.served_name) == (RECORD.id, RECORD.model, RECORD.served_name)
     assert f"http://{replica.origin.authority}" == RECORD.url
     assert (replica.tasks, replica.max_model_len) == (frozenset(RECORD.tasks), RECORD.max_model_len)
-    assert replica.revision == RECORD.revision
+    assert (replica.revision, replica.capabilities) == (RECORD.revision, frozenset(RECORD.capabilities))
     await backend.withdraw([RECORD])
     await eventually(lambda: not directory.pool("m").replicas)
 

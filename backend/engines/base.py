@@ -125,7 +125,7 @@ class Engine(ABC):
 
     @abstractmethod
     def capabilities(self, spec: "ModelSpec") -> tuple[str, ...]:
-        """What the directory promises about this model: some of `continue`, `tools`, `logprobs`."""
+        """What the directory promises about this model: some of `continue`, `tools`, `logprobs`, `cache_salt`."""
 
     @abstractmethod
     def memory(self, spec: "ModelSpec") -> int:

@@ -106,7 +106,7 @@ class Vllm(Engine):
     def capabilities(self, spec: "ModelSpec") -> tuple[str, ...]:
         if spec.task != "chat":
             return ()
-        return ("continue", "logprobs", *(("tools",) if _options(spec).tool_call_parser else ()))
+        return ("continue", "logprobs", "cache_salt", *(("tools",) if _options(spec).tool_call_parser else ()))
 
     def memory(self, spec: "ModelSpec") -> int:
         if spec.resources.num_gpus:

@@ -16,8 +16,10 @@ from gateway import context
 from gateway.bridge.config_hash import decode
 from gateway.bridge.discovery import discover
 from gateway.bridge.langchain import GatewayChatModel
+from gateway.bridge.memory import Remembering
 from gateway.completion.call import CompletionPath
 from gateway.errors import NotFound, UnprocessableInput
+from gateway.sessions.store import Sessions
 
 PREFIX = "/chains"
 
@@ -78,16 +80,20 @@ class ServedChain:
 class _Services:
     """What the gateway tells a chain."""
 
-    def __init__(self, path: CompletionPath) -> None:
+    def __init__(self, path: CompletionPath, sessions: Sessions) -> None:
         self._catalog = path.catalog
+        self._sessions = sessions
 
     def context_size(self, model: str) -> int | None:
         caller = context.current.get()
         pool = self._catalog.model(model, caller) if model else self._catalog.default("chat", caller)
         return pool.max_model_len
 
+    def remembering(self, chain: chains.Chain, question: str, history: str) -> chains.Chain:
+        return Remembering(chain, question, history, self._sessions, self.context_size)
 
-def load(path: CompletionPath, package: ModuleType = chains) -> list[ServedChain]:
+
+def load(path: CompletionPath, sessions: Sessions, package: ModuleType = chains) -> list[ServedChain]:
     """Builds every chain of `package` on the completion path.
 
     Raises:
@@ -96,7 +102,7 @@ def load(path: CompletionPath, package: ModuleType = chains) -> list[ServedChain
     model = GatewayChatModel(path=path).configurable_fields(
         model=ConfigurableField(id="model", name="Model", description="The model that answers; empty for the default.")
     )
-    services = _Services(path)
+    services = _Services(path, sessions)
     return [ServedChain(found.name, found.description, found.build(model, services)) for found in discover(package)]
 
 

@@ -110,6 +110,8 @@ def create_key(
     tokens_per_day: Annotated[int | None, typer.Option(help="Of a day in UTC.")] = None,
     tokens_per_month: Annotated[int | None, typer.Option(help="Of a month in UTC.")] = None,
     cache: Annotated[str | None, typer.Option(help="reproducible (the default), always or never.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="A routing policy its requests may name, likewise.")] = None,
+    priority: Annotated[str | None, typer.Option(help="The highest: interactive (the default) or batch.")] = None,
     days: Annotated[float | None, typer.Option(help="How long it is valid.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="It may see what all have used.")] = False,
     file: Annotated[bool, typer.Option("--file", help="Print an entry for the cluster file instead.")] = False,
@@ -118,14 +120,12 @@ def create_key(
     """Make a key, and show it once."""
     from gateway.cli import keys as command
 
-    rights = {"models": model, "chains": chain, "skills": skill}
-    rest = {
-        "requests_per_minute": requests_per_minute,
-        "cache": cache,
-        "expires_at": command.expiry(days),
-        "admin": admin,
-    }
-    fields = {"name": name, "tenant": tenant, **{field: value for field, value in (rights | rest).items() if value}}
+    rights = {"models": model, "chains": chain, "skills": skill, "policies": policy, "priority": priority}
+    minutes = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+    rest = {"concurrency": concurrency, "tokens_per_day": tokens_per_day, "tokens_per_month": tokens_per_month}
+    others = {"cache": cache, "expires_at": command.expiry(days), "admin": admin}
+    asked = {field: value for field, value in (rights | minutes | rest | others).items() if value}
+    fields = {"name": name, "tenant": tenant, **asked}
     if file:
         try:
             typer.echo(command.file_entry(fields))

@@ -37,10 +37,13 @@ class CompletionPath:
         lookup = self._caching.begin(call, context, pool.revision)
         bill = await self._metering.admit(call, pool, context)
         try:
-            return await self._answer(call, pool, context, lookup, bill.ended)
+            answer = await self._answer(call, pool, context, lookup, bill.ended)
         except BaseException:
             bill.cancel()
             raise
+        if bill.headers:
+            answer.headers = (*answer.headers, *bill.headers)
+        return answer
 
     async def _answer(
         self, call: Call, pool: Pool, context: RequestContext, lookup: Lookup | None, ended: Ended | None

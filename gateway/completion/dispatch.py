@@ -8,6 +8,7 @@ import logging
 import orjson
 
 from gateway.completion.answer import Answer, EngineAnswer
+from gateway.completion.cache_salt import cache_salt
 from gateway.completion.context_window import exceeded
 from gateway.completion.request import Call
 from gateway.context import RequestContext
@@ -66,7 +67,8 @@ class Dispatch:
         if replica.key is not None:
             headers["authorization"] = f"Bearer {replica.key}"
         usage_asked = replica.tells_usage and call.stream
-        body = call.body_for(replica.served_name, ask_usage=usage_asked)
+        salt = cache_salt(replica, context, call)
+        body = call.body_for(replica.served_name, ask_usage=usage_asked, salt=salt)
         exchange = await self._client.post(replica.origin, replica.base_path + call.endpoint, headers, body)
         try:
             if exchange.status != 200:

@@ -4,6 +4,7 @@ from gateway.completion.request import Call
 from gateway.context import RequestContext
 from gateway.limits.requests import RequestLimits
 from gateway.limits.reservations import Reservation, Reservations
+from gateway.limits.told import Headers
 from gateway.limits.usage import Ended, Ledger
 from gateway.routing.pool import Pool
 
@@ -13,12 +14,14 @@ class Bill:
 
     Attributes:
         ended: to be told once what was used; None where nobody wants to know.
+        headers: what the answer tells of the key's limits.
     """
 
-    __slots__ = ("_reservation", "ended")
+    __slots__ = ("_reservation", "ended", "headers")
 
-    def __init__(self, ended: Ended | None, reservation: Reservation | None = None) -> None:
+    def __init__(self, ended: Ended | None, headers: Headers, reservation: Reservation | None = None) -> None:
         self.ended = ended
+        self.headers = headers
         self._reservation = reservation
 
     def cancel(self) -> None:
@@ -36,13 +39,13 @@ class Metering:
     async def admit(self, call: Call, pool: Pool, context: RequestContext) -> Bill:
         """Raises RateLimited or OverBudget when a limit of the key is in the way."""
         if context.quota is None:
-            await self._limits.admit(context)
-            return Bill(self._ledger.open(context, pool.model, None))
+            headers = await self._limits.admit(context)
+            return Bill(self._ledger.open(context, pool.model, None), headers)
         reservation = self._reservations.begin(context, context.quota, call.most_tokens(pool.max_model_len))
         try:
-            await self._limits.admit(context)
-            await reservation.granted()
+            headers = await self._limits.admit(context)
+            headers += await reservation.granted()
         except BaseException:
             reservation.settle(0)
             raise
-        return Bill(self._ledger.open(context, pool.model, reservation.settle), reservation)
+        return Bill(self._ledger.open(context, pool.model, reservation.settle), headers, reservation)

@@ -57,6 +57,7 @@ class _Generation(TypedDict):
     n: NotRequired[Annotated[int, Field(ge=1, le=128)] | None]
     seed: NotRequired[int | None]
     stop: NotRequired[str | Many[str] | None]
+    cache_salt: NotRequired[str | None]
 
 
 @with_config(_STRICT)
@@ -172,15 +173,24 @@ class Call(NamedTuple):
         prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
         return prompts * (self.payload.get("n") or 1)
 
-    def body_for(self, served_name: str, *, ask_usage: bool) -> bytes:
-        """The bytes for an engine that calls the model `served_name`; a stream may be asked what was used."""
+    def body_for(self, served_name: str, *, ask_usage: bool, salt: str | None = None) -> bytes:
+        """The bytes for an engine that calls the model `served_name`; a stream may be asked what was used.
+
+        Args:
+            salt: of the engine's prefix cache; None for one that knows of none.
+        """
+        changes: dict[str, Any] = {}
+        if served_name != self.model:
+            changes["model"] = served_name
         if ask_usage and not self.wants_usage:
-            options = {**(self.payload.get("stream_options") or {}), "include_usage": True}
-            if served_name == self.model and "stream_options" not in self.payload:
-                # Everything else goes on as it came.
-                return self.body.rstrip()[:-1] + b',"stream_options":' + orjson.dumps(options) + b"}"
-            return orjson.dumps({**self.payload, "model": served_name, "stream_options": options})
-        return self.body if served_name == self.model else orjson.dumps({**self.payload, "model": served_name})
+            changes["stream_options"] = {**(self.payload.get("stream_options") or {}), "include_usage": True}
+        if salt is not None:
+            changes["cache_salt"] = salt
+        if not changes:
+            return self.body
+        if changes.keys().isdisjoint(self.payload):  # everything goes on as it came
+            return self.body.rstrip()[:-1] + b"," + orjson.dumps(changes)[1:]
+        return orjson.dumps({**self.payload, **changes})
 
     @property
     def prompt_tokens(self) -> int:

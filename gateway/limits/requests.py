@@ -9,6 +9,7 @@ from importlib import resources
 
 from gateway.context import RequestContext
 from gateway.errors import RateLimited
+from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
 
@@ -33,43 +34,57 @@ class RequestLimits:
         self._full_at: dict[tuple[str, str], float] = {}
         self._alone = False
 
-    async def admit(self, context: RequestContext) -> None:
-        """Raises RateLimited when the key has used up its minute."""
+    async def admit(self, context: RequestContext) -> Headers:
+        """What the answer tells of the limit: nothing where there is none.
+
+        Raises:
+            RateLimited: the key has used up its minute.
+        """
         limit = context.requests_per_minute
         if limit is None:
-            return
-        wait_us = await self._wait_us(self._link, context, limit) if self._link else self._wait_alone_us(context, limit)
-        if wait_us:
-            raise RateLimited(
-                f"This key may make {limit} requests per minute; try again in {wait_us / 1e6:.2f} seconds.",
-                limit=limit,
-                wait_s=wait_us / 1e6,
-            )
-
-    async def _wait_us(self, link: RedisLink, context: RequestContext, limit: int) -> float:
+            return ()
+        if self._link is None:
+            return self._admit_alone(context, limit)
         key = f"llmgw:limit:requests:{{{len(context.tenant)}:{context.tenant}/{context.key_name}}}"
+        each = max(_MINUTE_US // limit, 1)
         try:
-            wait_us: int = await link.evaluate(_BUCKET, key, max(_MINUTE_US // limit, 1), limit)
+            full_in: int = await self._link.evaluate(_BUCKET, key, each, limit)
         except RedisUnavailable as error:
             self._set_alone(True, str(error))
             self._metrics.limits_alone.inc()
-            return self._wait_alone_us(context, limit)
+            return self._admit_alone(context, limit)
         self._set_alone(False, "Redis answers")
-        return wait_us
+        return _verdict(limit, full_in, each, each * limit)
 
-    def _wait_alone_us(self, context: RequestContext, limit: int) -> float:
+    def _admit_alone(self, context: RequestContext, limit: int) -> Headers:
         """The same bucket, with this worker's share of it."""
         now, each = time.monotonic() * 1e6, _MINUTE_US * self._workers / limit
-        bucket = context.tenant, context.key_name
+        bucket, capacity = (context.tenant, context.key_name), max(_MINUTE_US, each)
         full_at = max(self._full_at.get(bucket, 0.0), now) + each
-        over = full_at - now - max(_MINUTE_US, each)
-        if over > 0:
-            return over
-        self._full_at[bucket] = full_at
-        return 0
+        over = full_at - now - capacity
+        if over <= 0:
+            self._full_at[bucket] = full_at
+        return _verdict(limit, -over if over > 0 else full_at - now, each, capacity)
 
     def _set_alone(self, alone: bool, reason: str) -> None:
         if alone is not self._alone:
             level = logging.WARNING if alone else logging.INFO
             log.log(level, "request limits are %s (%s)", "counted per worker" if alone else "counted in Redis", reason)
         self._alone = alone
+
+
+def _verdict(limit: int, full_in_us: float, each_us: float, capacity_us: float) -> Headers:
+    """
+    Args:
+        full_in_us: as requests.lua returns it.
+        each_us, capacity_us: of one request, and of all that the bucket holds.
+    """
+    if full_in_us >= 0:
+        return told(b"requests", limit, (capacity_us - full_in_us) / each_us, full_in_us)
+    wait_s = -full_in_us / 1e6
+    raise RateLimited(
+        f"This key may make {limit} requests per minute; try again in {wait_s:.2f} seconds.",
+        wait_s=wait_s,
+        # The bucket is as it was: what is wanted, less what is missing of it.
+        headers=told(b"requests", limit, 0, capacity_us - full_in_us - each_us),
+    )

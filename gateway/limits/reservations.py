@@ -14,7 +14,8 @@ from importlib import resources
 
 from gateway.context import Quota, RequestContext
 from gateway.errors import GatewayError, OverBudget, RateLimited
-from gateway.limits.shares import Limit, Shares
+from gateway.limits.shares import Limit, Shares, Verdict
+from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
 
@@ -88,12 +89,13 @@ class Reservation:
         self._asked = asyncio.create_task(self._ask())
         self._settled = False
 
-    async def granted(self) -> None:
-        """Raises RateLimited or OverBudget when a limit is in the way."""
-        limit, wait_s = await asyncio.shield(self._asked)
-        if limit is not Limit.NONE:
-            raise _refusal(limit, self._quota, wait_s)
+    async def granted(self) -> Headers:
+        """What the answer tells of the tokens; raises RateLimited or OverBudget when a limit is in the way."""
+        verdict = await asyncio.shield(self._asked)
+        if verdict.limit is not Limit.NONE:
+            raise _refusal(verdict, self._quota)
         self._owner.open.add(self)
+        return _told(verdict, self._quota) if self._quota.tokens_per_minute else ()
 
     def settle(self, used: int) -> None:
         """Puts the tokens that were used in the place of the reserved ones. Idempotent."""
@@ -111,23 +113,23 @@ class Reservation:
             except RedisUnavailable as error:
                 log.info("a lease was not renewed: %s", error)
 
-    async def _ask(self) -> tuple[Limit, float]:
+    async def _ask(self) -> Verdict:
         owner, quota = self._owner, self._quota
         if owner.link is not None:
             try:
-                limit, wait_us = await owner.link.evaluate(
+                limit, wait_us, full_in_us = await owner.link.evaluate(
                     _RESERVE, self._keys, self._tokens, *quota, self._id, LEASE_S * 1_000_000, *self._seconds_left
                 )
             except RedisUnavailable as error:
                 owner.judged_alone(str(error))
             else:
                 owner.set_alone(False, "Redis answers")
-                return Limit(limit), wait_us / 1e6
+                return Verdict(Limit(limit), wait_us / 1e6, full_in_us / 1e6)
         self._alone = True
         return owner.shares.take(self._context, quota, self._tokens)
 
-    def _give_back(self, asked: "asyncio.Task[tuple[Limit, float]]", used: int) -> None:
-        if asked.cancelled() or asked.exception() is not None or asked.result()[0] is not Limit.NONE:
+    def _give_back(self, asked: "asyncio.Task[Verdict]", used: int) -> None:
+        if asked.cancelled() or asked.exception() is not None or asked.result().limit is not Limit.NONE:
             return
         if self._alone or self._owner.link is None:
             self._owner.shares.give_back(self._context)
@@ -151,12 +153,19 @@ def _next_month(now: datetime) -> datetime:
     return (_next_day(now.replace(day=1)) + timedelta(days=31)).replace(day=1)
 
 
-def _refusal(limit: Limit, quota: Quota, wait_s: float) -> GatewayError:
+def _told(verdict: Verdict, quota: Quota) -> Headers:
+    limit, full_in_s = quota.tokens_per_minute, verdict.full_in_s
+    # After an answer that was longer than expected there are less than none.
+    return told(b"tokens", limit, max(60.0 - full_in_s, 0.0) * limit / 60.0, full_in_s * 1e6)
+
+
+def _refusal(verdict: Verdict, quota: Quota) -> GatewayError:
+    limit, wait_s, _ = verdict
     if limit is Limit.PER_MINUTE:
         text = f"This key may use {quota.tokens_per_minute} tokens per minute; try again in {wait_s:.2f} seconds."
-        return RateLimited(text, limit=quota.tokens_per_minute, wait_s=wait_s, what="tokens")
+        return RateLimited(text, wait_s=wait_s, headers=_told(verdict, quota))
     if limit is Limit.OPEN:
         text = f"This key may have {quota.concurrency} answers at the same time; try again when one has ended."
-        return RateLimited(text, limit=quota.concurrency, wait_s=wait_s, what="concurrency")
+        return RateLimited(text, wait_s=wait_s, headers=told(b"concurrency", quota.concurrency, 0, wait_s * 1e6))
     period, most = ("day", quota.tokens_per_day) if limit is Limit.PER_DAY else ("month", quota.tokens_per_month)
     return OverBudget(f"This key has used its {most} tokens of this {period} (UTC).", wait_s=wait_s)

@@ -3,6 +3,7 @@
 import time
 from collections import Counter, defaultdict
 from enum import IntEnum
+from typing import NamedTuple
 
 from gateway.context import Quota, RequestContext
 
@@ -17,6 +18,19 @@ class Limit(IntEnum):
     PER_MONTH = 4
 
 
+class Verdict(NamedTuple):
+    """
+    Attributes:
+        limit: that is in the way.
+        wait_s: until it will not be.
+        full_in_s: until all tokens of a minute are there again; 0 where they have no limit, or another is in the way.
+    """
+
+    limit: Limit
+    wait_s: float = 0.0
+    full_in_s: float = 0.0
+
+
 class Shares:
     """
     Args:
@@ -29,21 +43,22 @@ class Shares:
         self._full_at: dict[tuple[str, str, Limit], float] = defaultdict(float)
         self._open: Counter[tuple[str, str]] = Counter()
 
-    def take(self, context: RequestContext, quota: Quota, tokens: int) -> tuple[Limit, float]:
-        """Takes tokens and a place, or neither: returns the limit in the way, and how many seconds to wait for it."""
+    def take(self, context: RequestContext, quota: Quota, tokens: int) -> Verdict:
+        """Takes tokens and a place, or neither."""
         who, now = (context.tenant, context.key_name), time.monotonic()
         if quota.concurrency and self._open[who] >= max(quota.concurrency // self._workers, 1):
-            return Limit.OPEN, 1.0
+            return Verdict(Limit.OPEN, 1.0)
         after = {}
         for limit, most, period_s in _rates(quota):
             share = max(most / self._workers, 1)
-            full_at = max(self._full_at[(*who, limit)], now) + min(tokens, share) * period_s / share
+            before = max(self._full_at[(*who, limit)], now)
+            full_at = before + min(tokens, share) * period_s / share
             if (over := full_at - now - period_s) > 0:
-                return limit, over
+                return Verdict(limit, over, before - now)
             after[(*who, limit)] = full_at
         self._full_at |= after
         self._open[who] += 1
-        return Limit.NONE, 0.0
+        return Verdict(Limit.NONE, 0.0, max(after.get((*who, Limit.PER_MINUTE), 0.0) - now, 0.0))
 
     def give_back(self, context: RequestContext) -> None:
         """Frees the place; what was reserved stays taken, which errs on the safe side."""

@@ -11,6 +11,7 @@ from gateway.context import RequestContext, current, door_of
 from gateway.errors import AuthenticationError, PermissionDenied
 from gateway.keys.ring import KeyRing
 from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send, exchange_of
+from gateway.middleware.wishes import with_wishes
 from gateway.server.exchange import Exchange
 from gateway.settings import Key, is_loopback
 
@@ -39,7 +40,11 @@ class Authentication:
             if scope["path"] not in PUBLIC_PATHS:
                 key = self._check(scope)
         finally:  # also who is turned away has a request id
-            current.set(self._context(exchange, key, door_of(scope["path"])))
+            context = self._context(exchange, key, door_of(scope["path"]))
+            current.set(context)
+        wishes = with_wishes(context, key, exchange.fields)
+        if wishes is not context:
+            current.set(wishes)
         return self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> Key | None:
@@ -67,6 +72,7 @@ class Authentication:
             key.cache,
             cache_control,
             door,
+            priority=key.priority,
         )
 
 

@@ -31,6 +31,7 @@ class Record(BaseModel):
     url: str
     served_name: str
     tasks: frozenset[str]
+    capabilities: frozenset[str]
     max_model_len: int
     revision: str
 
@@ -52,6 +53,7 @@ class Replica:
         max_model_len: its context in tokens, None when unknown.
         revision: which weights and options it answers with; empty when unknown.
         tells_usage: a stream of its can be asked what was used.
+        capabilities: what its engine can do beside its tasks, as the directory says.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Replica:
     max_model_len: int | None
     revision: str
     tells_usage: bool
+    capabilities: frozenset[str] = frozenset()
 
     @classmethod
     def from_record(cls, record: Record, key: str | None) -> "Replica":
@@ -78,6 +81,7 @@ class Replica:
             max_model_len=record.max_model_len,
             revision=record.revision,
             tells_usage=True,
+            capabilities=record.capabilities,
         )
 
     @classmethod

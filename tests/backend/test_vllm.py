@@ -157,8 +157,9 @@ def test_pooling_models(task: str, kind: str) -> None:
 
 
 def test_tools_are_promised_where_they_are_parsed() -> None:
-    assert VLLM.capabilities(model()) == ("continue", "logprobs")
-    assert VLLM.capabilities(model(1, {"tool_call_parser": "hermes"})) == ("continue", "logprobs", "tools")
+    assert VLLM.capabilities(model()) == ("continue", "logprobs", "cache_salt")
+    with_tools = model(1, {"tool_call_parser": "hermes"})
+    assert VLLM.capabilities(with_tools) == ("continue", "logprobs", "cache_salt", "tools")
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 
-from chains import chat
+from chains import Chain, chat
 
 
 class Services:
     def context_size(self, model: str) -> int | None:
         return None
+
+    def remembering(self, chain: Chain, question: str, history: str) -> Chain:
+        return chain
 
 
 async def test_streams_a_string_token_by_token() -> None:

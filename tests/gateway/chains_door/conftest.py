@@ -6,6 +6,7 @@ import pytest
 
 from gateway.bridge.langserve import ServedChain, load
 from gateway.routes.chains import router
+from gateway.sessions.store import Sessions
 from tests.gateway.chains_door.door import EXTRA, Door
 from tests.gateway.doors import app, served
 from tests.gateway.scripted_path import ScriptedPath
@@ -15,7 +16,7 @@ from tests.gateway.scripted_path import ScriptedPath
 async def running() -> AsyncIterator[Door]:
     path = ScriptedPath()
     extra = [ServedChain(name, name, chain) for name, chain in EXTRA.items()]
-    async with served(app(router([*load(path), *extra]))) as url:
+    async with served(app(router([*load(path, Sessions(None, 60, 10)), *extra]))) as url:
         yield Door(url, path)
 
 

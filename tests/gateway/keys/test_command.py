@@ -34,6 +34,9 @@ def created(output: str) -> tuple[str, str]:
 
 def test_the_life_of_a_key(run):
     rights = ["--model", "small", "--model", "big", "--requests-per-minute", "60", "--days", "1", "--cache", "never"]
+    rights += ["--policy", "affinity", "--priority", "batch"]
+    limits = {"tokens_per_minute": 7, "concurrency": 8, "tokens_per_day": 9, "tokens_per_month": 10}
+    rights += [word for limit, most in limits.items() for word in (f"--{limit.replace('_', '-')}", str(most))]
     id_, key = created(run("create", "--name", "alice", "--tenant", "team-a", *rights))
     assert key.startswith("sk-llmgw-")
     listed = run("list")
@@ -42,6 +45,8 @@ def test_the_life_of_a_key(run):
     shown = json.loads(run("show", "alice"))
     assert (shown["id"], sorted(shown["models"]), shown["cache"]) == (id_, ["big", "small"], "never")
     assert shown["requests_per_minute"] == 60
+    assert {limit: shown[limit] for limit in limits} == limits
+    assert (shown["policies"], shown["priority"]) == (["affinity"], "batch")
     assert not {"hash", "replaced"} & shown.keys()
     again, other = created(run("rotate", "alice", "--overlap", "60"))
     assert (again, other != key) == (id_, True)
@@ -57,6 +62,8 @@ def test_the_life_of_a_key(run):
         (["create", "--name", "n", "--tenant", "t", "--cache", "sometimes", "--file"], "cache"),
         (["create", "--name", "", "--tenant", "t"], "name"),
         (["create", "--name", "n", "--tenant", "t", "--cache", "sometimes"], "cache"),
+        (["create", "--name", "n", "--tenant", "t", "--policy", "fastest"], "policies"),
+        (["create", "--name", "n", "--tenant", "t", "--priority", "urgent"], "priority"),
         (["create", "--name", "n", "--tenant", "t", "--requests-per-minute", "-1"], "requests_per_minute"),
     ],
 )

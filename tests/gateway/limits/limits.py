@@ -41,7 +41,8 @@ async def granted(workers: Iterable[RequestLimits], who: RequestContext, count: 
     """How many of `count` requests at once get through on all workers together; `count` is for each."""
     asked = [limits.admit(who) for _ in range(count) for limits in workers]
     results = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [result for result in results if isinstance(result, RateLimited)]
     for result in results:
-        if not isinstance(result, RateLimited | None):
+        if isinstance(result, BaseException) and result not in refused:
             raise result
-    return results.count(None)
+    return len(results) - len(refused)

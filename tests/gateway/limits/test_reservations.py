@@ -65,6 +65,8 @@ async def test_tokens_of_a_minute_are_shared_and_settled(pair, redis):
     refused = await asks(pair[1], quota, 600)
     assert isinstance(refused, RateLimited)
     assert refused.headers["x-ratelimit-limit-tokens"] == "1000"
+    assert 400 <= int(refused.headers["x-ratelimit-remaining-tokens"]) < 600
+    assert 24 < float(refused.headers["x-ratelimit-reset-tokens"].removesuffix("s")) <= 36
     assert 11 < float(refused.headers["retry-after-ms"]) / 1000 <= 12
     first.settle(100)
     await eventually(lambda: _granted(pair[1], quota, 600))
