@@ -12,12 +12,15 @@ from starlette.middleware import Middleware
 
 from gateway.bridge import langserve, semantic_kernel
 from gateway.cache.exact import ExactCache
+from gateway.cache.mail import Mail
 from gateway.completion.caching import Caching
 from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
 from gateway.completion.dispatch import Dispatch
+from gateway.completion.flights import Flights
 from gateway.completion.metering import Metering
 from gateway.completion.request import Endpoint
+from gateway.completion.singleflight import SingleFlight
 from gateway.keys.ring import KeyRing
 from gateway.limits.requests import RequestLimits
 from gateway.limits.reservations import Reservations
@@ -58,17 +61,20 @@ def create_app(settings: Settings) -> FastAPI:
     limits = RequestLimits(link, settings.workers, metrics)
     ring = _key_ring(settings, redis)
     cache = ExactCache(link, settings.cache_ttl_s, settings.cache_max_answer_bytes, metrics)
-    caching = Caching(cache, metrics, paced=settings.cache_replay == "paced")
+    mail = Mail(redis if cache.on else None)
+    flights = Flights(cache, mail)
+    caching = Caching(cache, mail, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
     ledger, reservations = Ledger(redis), Reservations(link, settings.workers, metrics)
     dispatch = Dispatch(arrivals, RoundRobin(), client, metrics)
-    path = CompletionPath(catalog, Metering(limits, reservations, ledger), caching, dispatch)
+    metering, single = Metering(limits, reservations, ledger), SingleFlight(cache, flights)
+    path = CompletionPath(catalog, metering, caching, single, dispatch)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as background:
             runs = [directory.run(), ring.run(), ledger.run(), reservations.run(), *([link.run()] if link else [])]
-            followers = [background.create_task(run) for run in runs]
+            followers = [background.create_task(run) for run in (flights.run(), *runs)]
             yield
             for follower in followers:
                 follower.cancel()

@@ -46,7 +46,7 @@ class Metrics:
             "llmgw_limits_alone", "Requests whose limit a worker had to judge by itself, since Redis did not."
         )
         answers = self._counter("llmgw_cache_answers", "Completions that the cache was asked for.", "cache")
-        self._cache_answers = {outcome: answers.labels(outcome) for outcome in ("hit", "miss")}
+        self._cache_answers = {outcome: answers.labels(outcome) for outcome in ("hit", "miss", "shared")}
         self._cache_noted = dict.fromkeys(self._cache_answers, 0)
         self.cache_bad_entries = self._counter("llmgw_cache_bad_entries", "Cache entries that could not be trusted.")
         self.replicas = self._gauge("llmgw_replicas", "Replicas known.", "livemostrecent", "model")
@@ -66,7 +66,7 @@ class Metrics:
     def _seconds(self, name: str, text: str) -> BatchHistogram:
         return BatchHistogram(name, text, ["door"], buckets=_BUCKETS_S, registry=self.registry)
 
-    def note_cache(self, outcome: Literal["hit", "miss"]) -> None:
+    def note_cache(self, outcome: Literal["hit", "miss", "shared"]) -> None:
         """Counted by `write_noted`: a value that other processes can read costs a system call at each change."""
         self._cache_noted[outcome] += 1
 

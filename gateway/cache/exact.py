@@ -2,26 +2,31 @@
 
     llmgw:cache:<SHA-256 of tenant, endpoint, the model's revision and the canonical request>
 
-Reading costs one command in the request's round trip to Redis; writing happens once the client has its answer. Without
-Redis there is no cache, and nothing waits for it.
+Reading costs one command in the request's round trip to Redis, which also leaves a claim where there is no answer yet
+(`claim.py`); writing happens once the client has its answer. Without Redis there is no cache, and nothing waits for it.
 """
 
 import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 import orjson
 
+from gateway.cache.claim import LEASE_MS, MARK, Claim
 from gateway.cache.entry import BadEntry, Entry, decode, encode
 from gateway.metrics import Metrics
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_link import RedisLink, RedisUnavailable, Script
 
 log = logging.getLogger(__name__)
 
 # How the answer travels, and not what it says.
 _TRANSPORT = frozenset({"stream", "stream_options"})
+# How a Redis refuses that would still read: it is full, a replica, or cannot write its file.
+_READS_ONLY = ("OOM", "READONLY", "MISCONF")
+_TAKE = Script(resources.files("gateway.cache").joinpath("take.lua").read_text())
 
 
 class ExactCache:
@@ -43,31 +48,61 @@ class ExactCache:
     def on(self) -> bool:
         return self._link is not None
 
-    def look_up(self, key: str) -> "asyncio.Future[Any] | None":
-        """Asks for an entry without waiting; `read` takes the reply."""
+    def look_up(self, key: str, claim: Claim | None) -> "asyncio.Future[Any] | None":
+        """Asks for an entry without waiting, and leaves the claim where there is none; `read` takes the reply."""
         if self._link is None:
             return None
         try:
-            pending = self._link.call("GET", key)
+            if claim is None:
+                pending = self._link.call("GET", key)
+            else:
+                pending = self._link.call("SET", key, claim.data, "NX", "GET", "PX", LEASE_MS)
         except RedisUnavailable as error:
             self._set_available(False, str(error))
             return None
         pending.add_done_callback(_look)
         return pending
 
-    async def read(self, key: str, pending: "asyncio.Future[Any] | None") -> Entry | None:
-        """The entry that was asked for; None when there is none, or none that can be trusted, which is deleted."""
-        if pending is None:
+    async def read(self, key: str, pending: "asyncio.Future[Any] | None") -> Entry | Claim | None:
+        """The entry that was asked for, or who is making it.
+
+        None when there is neither, or none that can be trusted, which is deleted.
+        """
+        if pending is None or self._link is None:
             return None
         try:
-            data = await pending
+            try:
+                data = await pending
+            except RedisUnavailable as error:
+                if not str(error).startswith(_READS_ONLY):
+                    raise
+                data = await self._link.call("GET", key)
         except RedisUnavailable as error:
             self._set_available(False, str(error))
             return None
         self._set_available(True, "Redis answers")
+        return self._found(key, data)
+
+    async def take(self, key: str, lost: Claim, claim: Claim | None) -> Entry | Claim | None:
+        """Puts a claim, or nothing, in the place of a lost one; what else is there by now is returned as by `read`."""
+        if self._link is None:
+            return None
+        try:
+            data = await self._link.evaluate(_TAKE, key, lost.data, claim.data if claim else b"", LEASE_MS)
+        except RedisUnavailable:  # the next request says so
+            return None
+        return self._found(key, data)
+
+    def renew(self, key: str) -> None:
+        """A claim on `key` goes on; an answer that has taken its place lasts longer anyway."""
+        self._send("PEXPIRE", key, LEASE_MS, "GT")
+
+    def _found(self, key: str, data: bytes | None) -> Entry | Claim | None:
         if data is None:
             return None
         try:
+            if data.startswith(MARK):
+                return Claim.parse(data)
             # JSON's escapes can make the text longer than the answer was.
             return decode(data, key, 8 * self.max_bytes)
         except BadEntry as error:
@@ -76,13 +111,14 @@ class ExactCache:
             self._send("DEL", key)
             return None
 
-    def write(self, key: str, entry: Entry) -> None:
-        """Stores an entry, without waiting for Redis; an answer that is not text is not kept."""
+    def write(self, key: str, entry: Entry) -> bool:
+        """Stores an entry, without waiting for Redis; returns whether: an answer that is not text is not kept."""
         try:
             data = encode(entry, key)
         except UnicodeDecodeError:
-            return
+            return False
         self._send("SET", key, data, "EX", self._ttl_s)
+        return True
 
     def _send(self, *command: bytes | str | int) -> None:
         if self._link is None:

@@ -1,28 +1,34 @@
 """The completion path: the only code that calls an engine, whichever door the request came through.
 
-catalog > context window > metering > caching > dispatch
+catalog > context window > metering > caching > single-flight > dispatch
 """
+
+import functools
 
 from gateway.completion.answer import Answer
 from gateway.completion.caching import Caching, Lookup
 from gateway.completion.catalog import Catalog
 from gateway.completion.context_window import check_fits
 from gateway.completion.dispatch import Dispatch
-from gateway.completion.metering import Metering
+from gateway.completion.metering import Bill, Metering
 from gateway.completion.request import Call
+from gateway.completion.shared import Asked
+from gateway.completion.singleflight import SingleFlight
 from gateway.context import RequestContext
 from gateway.errors import InvalidRequest
-from gateway.limits.usage import Ended
 from gateway.routing.pool import Pool
 
 
 class CompletionPath:
     """From a validated call to an answer that has begun."""
 
-    def __init__(self, catalog: Catalog, metering: Metering, caching: Caching, dispatch: Dispatch) -> None:
+    def __init__(
+        self, catalog: Catalog, metering: Metering, caching: Caching, flights: SingleFlight, dispatch: Dispatch
+    ) -> None:
         self.catalog = catalog
         self._metering = metering
         self._caching = caching
+        self._flights = flights
         self._dispatch = dispatch
 
     async def send(self, call: Call, context: RequestContext) -> Answer:
@@ -36,27 +42,35 @@ class CompletionPath:
         check_fits(call, pool.max_model_len)
         lookup = self._caching.begin(call, context, pool.revision)
         bill = await self._metering.admit(call, pool, context)
-        try:
-            answer = await self._answer(call, pool, context, lookup, bill.ended)
-        except BaseException:
-            bill.cancel()
-            raise
+        answer = await self._answer(call, pool, context, lookup, bill)
         if bill.headers:
             answer.headers = (*answer.headers, *bill.headers)
         return answer
 
     async def _answer(
-        self, call: Call, pool: Pool, context: RequestContext, lookup: Lookup | None, ended: Ended | None
+        self, call: Call, pool: Pool, context: RequestContext, lookup: Lookup | None, bill: Bill
     ) -> Answer:
-        """Out of the cache, or from an engine; `ended` is told what was used."""
+        """Out of the cache, from a flight, or from an engine; the bill is told what was used, or is cancelled."""
         if lookup is None:
-            return self._caching.bypassed(await self._dispatch.begin(call, pool, context, ended))
-        cached = await lookup.answer()
+            return self._caching.bypassed(await self._generate(call, pool, context, bill))
+        try:
+            cached = await lookup.answer()
+        except BaseException:
+            bill.cancel()
+            raise
         if cached is None:
-            return lookup.keep(await self._dispatch.begin(call, pool, context, ended))
-        if ended is not None:
-            ended(cached.usage)
+            generate = functools.partial(self._generate, call, pool, context, bill)
+            return await self._flights.answer(Asked(lookup, generate, bill))
+        if bill.ended is not None:
+            bill.ended(cached.usage)
         return cached
+
+    async def _generate(self, call: Call, pool: Pool, context: RequestContext, bill: Bill) -> Answer:
+        try:
+            return await self._dispatch.begin(call, pool, context, bill.ended)
+        except BaseException:
+            bill.cancel()
+            raise
 
 
 def _check_task(call: Call, pool: Pool) -> None:

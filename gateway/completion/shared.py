@@ -1,0 +1,184 @@
+"""An answer out of a flight, for the one who began it and for all who joined."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+from gateway.cache.entry import Entry
+from gateway.completion import assembly
+from gateway.completion.answer import Answer
+from gateway.completion.cached import CachedAnswer, chunks_of, framed
+from gateway.completion.caching import Lookup
+from gateway.completion.flight import Flight, FlightLost
+from gateway.completion.metering import Bill
+from gateway.errors import StreamInterrupted
+from gateway.upstream.relay import Client
+from gateway.upstream.usage import Usage
+
+_MISS = ((b"x-llmgw-cache", b"miss"),)
+_SHARED = ((b"x-llmgw-cache", b"shared"),)
+# What tells two generations of the same answer apart.
+_OWN = frozenset({"id", "created", "system_fingerprint", "usage"})
+
+
+class Asked(NamedTuple):
+    """One request.
+
+    Attributes:
+        generate: begins the answer anew; from then on the bill is its business.
+    """
+
+    lookup: Lookup
+    generate: Callable[[], Awaitable[Answer]]
+    bill: Bill
+
+
+class SharedAnswer(Answer):
+    """
+    Args:
+        leads: it is this request that the flight was begun for, and that pays for it.
+        leave: tells that this request does not want the flight any more.
+        again: the same answer from elsewhere, when the flight is lost.
+    """
+
+    def __init__(
+        self,
+        flight: Flight,
+        asked: Asked,
+        *,
+        leads: bool,
+        leave: Callable[[Flight], None],
+        again: Callable[[Asked, Flight], Awaitable[Answer]],
+    ) -> None:
+        self._call = asked.lookup.call
+        self.stream = self._call.stream
+        self.headers = (*flight.headers, *_MISS) if leads else _SHARED
+        self._flight = flight
+        self._asked = asked
+        self._leads = leads
+        self._leave = leave
+        self._again = again
+        self._other: Answer | None = None
+        self._closed = False
+        asked.lookup.note("miss" if leads else "shared")
+
+    async def body(self) -> bytes:
+        if self._leads:
+            return (await self._flight.read(0))[1]
+        try:
+            return await (await self._kept()).body()
+        except FlightLost:
+            self._other = await self._again(self._asked, self._flight)
+            return await self._other.body()
+
+    async def frames(self) -> AsyncGenerator[bytes]:
+        if not self._flight.stream:
+            async for frames in (await self._kept()).frames():
+                yield frames
+            return
+        at = 0
+        while True:
+            try:
+                at, data = await self._flight.read(at)
+            except FlightLost as error:
+                if self._leads:
+                    raise _stopped() from error
+                break
+            if not data:
+                return
+            if frames := self._wanted(data):
+                yield frames
+        said = self._wanted(self._flight.since(0))
+        self._other = await self._again(self._asked, self._flight)
+        async for frames in rest(self._other.frames(), said):
+            yield frames
+
+    async def relay(self, client: Client) -> None:
+        if self._leads:
+            try:
+                await self._relay_directly(client)
+            except FlightLost as error:
+                raise _stopped() from error
+            return
+        async for frames in self.frames():
+            if not client.write(frames) and client.full is not None:
+                await asyncio.shield(client.full)
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._leave(self._flight)
+        if self._other is not None:
+            await self._other.aclose()
+        elif not self._leads and self._asked.bill.ended is not None:
+            self._asked.bill.ended(self._usage())
+
+    async def _relay_directly(self, client: Client) -> None:
+        """What comes is written to the client before anybody else gets it, as long as it keeps up."""
+        at = 0
+        while True:
+            at, data = await self._flight.read(at)
+            if not data:
+                return
+            if not client.write(data) and client.full is not None:
+                await asyncio.shield(client.full)
+            if at == self._flight.next:
+                at = await self._flight.attach(client)
+
+    async def _kept(self) -> CachedAnswer:
+        """All of it, as the cache would have it."""
+        at, parts = 0, []
+        while (read := await self._flight.read(at))[1]:
+            at, data = read
+            parts.append((0, data))
+        flight = self._flight
+        whole = b"" if flight.stream else b"".join(data for _, data in parts)
+        entry = Entry(int(time.time()), flight.usage, parts if flight.stream else [], whole)
+        return CachedAnswer(entry, self._call, paced=False)
+
+    def _wanted(self, data: bytes) -> bytes:
+        """The same without the usage, for who did not ask for it."""
+        if self._call.wants_usage == self._flight.usage:
+            return data
+        return framed(assembly.without_usage(chunks_of([data])))
+
+    def _usage(self) -> Usage:
+        told = Usage.find(self._flight.last) or Usage()
+        return Usage(cached=told.prompt + told.completion)
+
+
+async def rest(frames: AsyncGenerator[bytes], said: bytes) -> AsyncGenerator[bytes]:
+    """What follows `said` in an answer that is generated anew, under the name that the answer has had so far.
+
+    Raises:
+        StreamInterrupted: this time it says something else.
+    """
+    before = chunks_of([said])
+    own = {name: value for name, value in before[0].items() if name in ("id", "created")} if before else {}
+    at = 0
+    async for part in frames:
+        new = []
+        for chunk in chunks_of([part]):
+            if at >= len(before):
+                new.append(chunk | own)
+            elif _content(chunk) != _content(before[at]):
+                raise _other_words()
+            at += 1
+        if new:
+            yield framed(new)
+    if at < len(before):
+        raise _other_words()
+
+
+def _content(chunk: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in chunk.items() if name not in _OWN}
+
+
+def _other_words() -> StreamInterrupted:
+    return StreamInterrupted("The answer broke off, and could not be continued in the same words. Please try again.")
+
+
+def _stopped() -> StreamInterrupted:
+    return StreamInterrupted("The gateway stopped before the answer was complete. Please try again.")

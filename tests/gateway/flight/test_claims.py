@@ -1,0 +1,130 @@
+"""What stands in Redis for an answer that is being made, and slow readers of one."""
+
+import json
+
+import pytest
+
+from gateway.cache.claim import Claim
+from gateway.cache.entry import BadEntry
+from gateway.completion.shared import rest
+from gateway.errors import StreamInterrupted
+from tests.gateway.cache.conftest import chunks, frames
+from tests.gateway.doors import raw_post
+from tests.gateway.flight.conftest import STREAM, gateways
+from tests.polling import eventually
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("usage", [True, False])
+def test_a_claim_says_who_made_it_and_of_what_kind_the_answer_is(stream, usage):
+    claim = Claim.of("w", 3, stream=stream, usage=usage)
+    assert Claim.parse(claim.data) == claim
+    assert (claim.worker, claim.stream, claim.usage) == ("w", stream, usage)
+    assert claim.data != Claim.of("w", 4, stream=stream, usage=usage).data
+
+
+@pytest.mark.parametrize("data", [b"\0", b"\0w 1 stream", b"\0w 1 stream usage more", b"\0w 1 usage stream", b"\0\xff"])
+def test_anything_else_is_no_claim(data):
+    with pytest.raises(BadEntry):
+        Claim.parse(data)
+
+
+async def _key(gateway, engine, redis) -> str:
+    engine.go.set()
+    await gateway.ask(**STREAM).done()
+    (key,) = await redis.keys("llmgw:cache:*")
+    return key
+
+
+@pytest.mark.parametrize(
+    "left", [Claim.of("dead", 0, stream=True, usage=False).data, b"\0no claim"], ids=["of a dead worker", "garbage"]
+)
+async def test_a_claim_that_nobody_stands_behind_is_taken_over(pair, engine, redis, left):
+    key = await _key(pair[0], engine, redis)
+    await redis.set(key, left)
+    asker = pair[0].ask(**STREAM)
+    assert await asker.done() == engine.text(2)
+    assert asker.cache == "miss"
+    await eventually(lambda: _is_an_answer(redis, key))
+    assert await pair[1].ask(**STREAM).done() == engine.text(2)
+
+
+async def _is_an_answer(redis, key: str) -> bool:
+    return (await redis.get(key) or b"\0")[:1] == b"\1"
+
+
+async def test_a_claim_lasts_as_long_as_the_answer_takes(pair, engine, redis, monkeypatch):
+    monkeypatch.setattr("gateway.cache.exact.LEASE_MS", 1500)
+    first = pair[0].ask(**STREAM)
+    await first.began.wait()
+    (key,) = await redis.keys("llmgw:cache:*")
+    before = await redis.pexpiretime(key)
+    await eventually(lambda: _later(redis, key, before + 1500))
+    second = pair[1].ask(**STREAM)
+    await second.began.wait()
+    engine.go.set()
+    assert await first.done() == await second.done() == engine.text(1)
+
+
+async def _later(redis, key: str, than: int) -> bool:
+    return await redis.pexpiretime(key) > than
+
+
+async def test_a_redis_that_is_full_still_answers_from_the_cache(pair, engine, redis):
+    await _key(pair[0], engine, redis)
+    await redis.config_set("maxmemory", 1)
+    known = pair[1].ask(**STREAM)
+    assert (await known.done(), known.cache) == (engine.text(1), "hit")
+    engine.go.clear()
+    askers = [pair[1].ask(**STREAM, max_tokens=9), pair[1].ask(**STREAM, max_tokens=9)]
+    for asker in askers:
+        await asker.began.wait()
+    engine.go.set()
+    assert {await asker.done() for asker in askers} == {engine.text(2)}
+
+
+async def test_who_reads_slowly_does_not_hold_up_the_others(engine, redis, redis_server):
+    engine.bulk = 100
+    async with gateways(engine, redis, redis_server.url, cache_max_answer_bytes=1 << 26) as pair:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **STREAM}
+        engine.go.set()
+        _, writer = await raw_post(pair[0].url, "/v1/chat/completions", json.dumps(body).encode())
+        seen = [-1]
+        await eventually(lambda: _stalled(engine, seen))
+        others = [pair[0].ask(**STREAM), pair[1].ask(**STREAM)]
+        for other in others:
+            assert await other.done() == engine.text(1)
+            assert other.cache == "shared"
+        writer.close()
+
+
+def _stalled(engine, seen: list[int]) -> bool:
+    seen.append(engine.sent)
+    return engine.sent > 0 and len(set(seen[-5:])) == 1
+
+
+async def _in_parts(parts: list[bytes]):
+    for part in parts:
+        yield part
+
+
+async def _rest(anew: list[bytes], said: bytes) -> list[dict]:
+    text = b"".join([part async for part in rest(_in_parts(anew), said)])
+    return [json.loads(line[6:]) for line in text.splitlines() if line]
+
+
+@pytest.mark.parametrize("told", range(len(chunks(1, usage=True)) + 1))
+async def test_what_was_told_already_is_not_told_again(told):
+    said, anew = frames(chunks(1, usage=True)), frames(chunks(2, usage=True))
+    expected = chunks(1 if told else 2, usage=True)[told:]
+    for parts in (anew, [b"".join(anew)], [b"".join(anew[:4]), b"".join(anew[4:])]):
+        assert await _rest(parts, b"".join(said[:told])) == expected
+
+
+async def test_other_words_are_not_put_behind_those_that_were_told():
+    said, anew = frames(chunks(1, usage=False)), chunks(2, usage=False)
+    anew[2]["choices"][0]["delta"] = {"content": "Something else"}
+    with pytest.raises(StreamInterrupted, match="same words"):
+        await _rest(frames(anew), b"".join(said[:4]))
+    with pytest.raises(StreamInterrupted, match="same words"):
+        await _rest(said[:3], b"".join(said[:4]))

@@ -1,0 +1,151 @@
+"""Who shares an answer that is being made, and what they get."""
+
+import asyncio
+import hashlib
+import json
+
+import pytest
+
+from gateway.settings import Key
+from gateway.upstream.sse import payloads
+from tests.gateway.cache.conftest import chunks, whole
+from tests.gateway.flight.conftest import STREAM, WHOLE, WITH_USAGE, gateways, looked_up
+from tests.polling import eventually
+
+WHERE = pytest.mark.parametrize("where", [0, 1], ids=["the same worker", "another worker"])
+
+
+async def test_a_hundred_identical_streams_are_one_generation(pair, engine):
+    askers = [pair[number % 2].ask(**STREAM) for number in range(100)]
+    await asyncio.gather(*(asker.began.wait() for asker in askers))
+    engine.go.set()
+    answers = [await asker.done() for asker in askers]
+    assert set(answers) == {engine.text(1)}
+    assert engine.asked == 1
+    assert sorted(asker.cache for asker in askers) == ["miss"] + ["shared"] * 99
+    assert await pair[0].ask(**STREAM).done() == engine.text(1)
+
+
+async def test_a_hundred_identical_whole_requests_are_one_generation(pair, engine, redis):
+    askers = [pair[number % 2].ask(**WHOLE) for number in range(100)]
+    await looked_up(redis, 100)
+    engine.go.set()
+    answers = [json.loads(await asker.done()) for asker in askers]
+    assert answers == [whole(1) | {"padding": ""}] * 100
+    assert engine.asked == 1
+
+
+@WHERE
+async def test_who_comes_late_gets_the_beginning_at_once_and_the_rest_as_it_comes(pair, engine, where):
+    first = pair[0].ask(**STREAM)
+    await first.began.wait()
+    late = pair[where].ask(**STREAM)
+    await eventually(lambda: first.text == late.text != b"")
+    assert engine.text(1).startswith(late.text)
+    engine.go.set()
+    assert await first.done() == await late.done() == engine.text(1)
+    assert (engine.asked, first.cache, late.cache) == (1, "miss", "shared")
+
+
+@WHERE
+@pytest.mark.parametrize(
+    ("first", "second"), [(WITH_USAGE, STREAM), (WITH_USAGE, WHOLE), (WHOLE, WITH_USAGE)], ids=["usage", "sw", "ws"]
+)
+async def test_streams_and_wholes_share(pair, engine, redis, where, first, second):
+    one = pair[0].ask(**first)
+    await eventually(lambda: engine.asked)
+    other = pair[where].ask(**second)
+    await looked_up(redis, 2)
+    engine.go.set()
+    await one.done()
+    text = await other.done()
+    assert (engine.asked, other.status, other.cache) == (1, 200, "shared")
+    if second is WHOLE:
+        assert json.loads(text)["choices"] == whole(1)["choices"]
+    elif first is WITH_USAGE:
+        events = [json.loads(payload) for payload in payloads(text) if payload != b"[DONE]"]
+        assert [event["choices"] for event in events] == [event["choices"] for event in chunks(1, usage=False)]
+        assert not any(event.get("usage") for event in events)
+    else:
+        assert text.endswith(b"data: [DONE]\n\n")
+        assert b'"total_tokens":7' in text
+
+
+@WHERE
+async def test_who_wants_the_usage_does_not_share_a_stream_that_does_not_tell_it(pair, engine, where):
+    askers = [pair[0].ask(**STREAM)]
+    await askers[0].began.wait()
+    askers.append(pair[where].ask(**WITH_USAGE))
+    await askers[1].began.wait()
+    engine.go.set()
+    assert await askers[1].done() == engine.text(2, usage=True)
+    assert engine.asked == 2
+
+
+@WHERE
+@pytest.mark.parametrize(
+    ("fields", "control"),
+    [
+        ({"stream": True}, None),
+        ({"stream": True, "temperature": 0.7}, None),
+        (STREAM, "no-cache"),
+        (STREAM, "no-store"),
+        (STREAM | {"max_tokens": 9}, None),
+    ],
+)
+async def test_what_is_not_the_same_is_not_shared(pair, engine, where, fields, control):
+    askers = [pair[0].ask(**STREAM)]
+    await askers[0].began.wait()
+    headers = {"cache-control": control} if control else None
+    askers += [pair[where].ask(headers, **fields), pair[where].ask(headers, **fields)]
+    await asyncio.gather(*(asker.began.wait() for asker in askers))
+    alike = 2 if "max_tokens" in fields else 3
+    engine.go.set()
+    for asker in askers:
+        await asker.done()
+    assert engine.asked == alike
+    assert [asker.cache for asker in askers].count("shared") == (1 if alike == 2 else 0)
+
+
+@WHERE
+async def test_tenants_do_not_share(engine, redis, redis_server, where):
+    keys = tuple(
+        Key(name=name, tenant=name[0], hash=f"sha256:{hashlib.sha256(f'sk-{name}'.encode()).hexdigest()}")
+        for name in ("a-1", "a-2", "b-1")
+    )
+    async with gateways(engine, redis, redis_server.url, keys=keys) as pair:
+        askers = {}
+        for name, gateway in (("a-1", pair[0]), ("a-2", pair[where]), ("b-1", pair[where])):
+            askers[name] = gateway.ask({"authorization": f"Bearer sk-{name}"}, **STREAM)
+            await askers[name].began.wait()
+        engine.go.set()
+        texts = {name: await asker.done() for name, asker in askers.items()}
+    assert texts == {"a-1": engine.text(1), "a-2": engine.text(1), "b-1": engine.text(2)}
+    assert [asker.cache for asker in askers.values()] == ["miss", "shared", "miss"]
+
+
+async def test_a_long_answer_is_shared_by_who_came_in_time(engine, redis, redis_server):
+    engine.padding = "x" * 2000
+    async with gateways(engine, redis, redis_server.url, cache_max_answer_bytes=2600) as pair:
+        early = [pair[0].ask(**STREAM), pair[0].ask(**STREAM), pair[1].ask(**STREAM)]
+        await asyncio.gather(*(asker.began.wait() for asker in early))
+        await eventually(lambda: len({asker.text for asker in early}) == 1)
+        engine.go.set()
+        assert [await asker.done() for asker in early] == [engine.text(1)] * 3
+        assert engine.asked == 1
+        await eventually(lambda: _unclaimed(redis))
+
+
+async def _unclaimed(redis) -> bool:
+    return await redis.keys("llmgw:cache:*") == []
+
+
+@WHERE
+async def test_outcomes_are_counted(pair, engine, where):
+    first = pair[0].ask(**STREAM)
+    await first.began.wait()
+    second = pair[where].ask(**STREAM)
+    await second.began.wait()
+    engine.go.set()
+    await asyncio.gather(first.done(), second.done())
+    assert await pair[where].shared() == 1
