@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from backend import redis_address
 from backend.engines import engines
 from backend.spec import ModelSpec
 
@@ -153,9 +154,7 @@ class RedisDirectory:
 
 
 def connect(url: str | None) -> Directory:
-    """The directory at a Redis URL (redis://, rediss://, unix://), or none."""
+    """The directory at a Redis URL (`redis_address.py` has the forms), or none."""
     if not url:
         return NullDirectory()
-    return RedisDirectory(
-        Redis.from_url(url, decode_responses=True, socket_timeout=HEARTBEAT_S, socket_connect_timeout=HEARTBEAT_S)
-    )
+    return RedisDirectory(redis_address.client(url, HEARTBEAT_S, decode_responses=True))

@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from redis import Redis
 from redis.exceptions import RedisError
 
+from backend import redis_address
 from backend.directory import EXPIRY_S, PREFIX, Record
 
 ASK_EVERY_S = 0.5
@@ -30,7 +30,7 @@ class Doorbell:
     """
 
     def __init__(self, url: str, records: Sequence[Record]) -> None:
-        self._redis = Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+        self._redis = redis_address.blocking_client(url, TIMEOUT_S)
         self._records = records
         self._rung = False
         self._next = 0.0

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.middleware import Middleware
 
+from gateway import redis_address
 from gateway.bridge import langserve, semantic_kernel
 from gateway.cache.exact import ExactCache
 from gateway.cache.mail import Mail
@@ -59,13 +60,13 @@ def create_app(settings: Settings) -> FastAPI:
     catalog = Catalog(directory, settings.models, int(time.time()))
     link = RedisLink(settings.redis_url.get_secret_value()) if settings.redis_url else None
     limits = RequestLimits(link, settings.workers, metrics)
-    ring = _key_ring(settings, redis)
+    ring = _key_ring(settings, redis, metrics)
     cache = ExactCache(link, settings.cache_ttl_s, settings.cache_max_answer_bytes, metrics)
     mail = Mail(redis if cache.on else None)
     flights = Flights(cache, mail)
     caching = Caching(cache, mail, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
-    ledger, reservations = Ledger(redis), Reservations(link, settings.workers, metrics)
+    ledger, reservations = Ledger(redis, metrics), Reservations(link, settings.workers, metrics)
     dispatch = Dispatch(arrivals, RoundRobin(), client, metrics)
     metering, single = Metering(limits, reservations, ledger), SingleFlight(cache, flights)
     path = CompletionPath(catalog, metering, caching, single, dispatch)
@@ -108,10 +109,10 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _key_ring(settings: Settings, redis: Redis | None) -> KeyRing:
+def _key_ring(settings: Settings, redis: Redis | None, metrics: Metrics) -> KeyRing:
     if settings.key_secret is None:
-        return KeyRing(settings.keys, None, b"")
-    return KeyRing(settings.keys, redis, settings.key_secret.get_secret_value().encode())
+        return KeyRing(settings.keys, None, b"", metrics)
+    return KeyRing(settings.keys, redis, settings.key_secret.get_secret_value().encode(), metrics)
 
 
 def _upstream_client(settings: Settings) -> UpstreamClient:
@@ -122,4 +123,4 @@ def _upstream_client(settings: Settings) -> UpstreamClient:
 def _redis(settings: Settings) -> Redis | None:
     if settings.redis_url is None:
         return None
-    return Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=2.0, socket_connect_timeout=1.0)
+    return redis_address.client(settings.redis_url.get_secret_value(), timeout_s=2.0)

@@ -13,6 +13,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+_Mode = Literal["livesum", "livemostrecent", "livemin"]
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -54,12 +55,15 @@ class Metrics:
             "llmgw_requests_waiting", "Requests that wait for a model to start.", "livesum", "model"
         )
         self.redis_up = self._gauge("llmgw_redis_up", "1 while Redis answers.", "livemostrecent")
+        self.redis_parts = self._gauge(
+            "llmgw_redis_in_use", "1 while this part of every worker works on Redis.", "livemin", "part"
+        )
         self._models_seen: set[str] = set()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemostrecent"], *labels: str) -> Gauge:
+    def _gauge(self, name: str, text: str, mode: _Mode, *labels: str) -> Gauge:
         """`mode` is what the workers' values make together."""
         return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)
 

@@ -13,6 +13,12 @@ RETRY_S = 1.0
 log = logging.getLogger(__name__)
 
 
+def stopping() -> bool:
+    """Whether this task was cancelled: redis-py waits by asyncio.wait_for, which Python 3.11 lets swallow that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def follow(
     redis: Redis,
     channel: str,
@@ -27,12 +33,12 @@ async def follow(
         refresh: reads what is there; given Redis and the words that have come since the last time.
         away: told each time that Redis did not answer.
     """
-    while True:
+    while not stopping():
         try:
             async with redis.pubsub() as changes:
                 await changes.subscribe(channel)
                 words: Sequence[str] = ()
-                while True:
+                while not stopping():
                     await refresh(redis, words)
                     words = await _words(changes, poll_s)
         except (RedisError, OSError, TimeoutError) as error:

@@ -11,13 +11,16 @@ Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
 import asyncio
 import hashlib
 import logging
-import ssl
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.exceptions import RedisError
+
+from gateway.redis_address import parse
+from gateway.redis_dial import dial
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,10 @@ TIMEOUT_S = 0.05
 STALLED_S = 2.0
 CONNECT_S = 1.0
 RECONNECT_S = 0.5
+# A script that may write, as Redis knows since its version 7: only a server that takes our scripts runs it.
+_PROBE = "#!lua\nreturn 1"
+# A server that says so to the probe is the right one, and reads.
+_WRITES_LATER = ("OOM ", "MISCONF ", "NOREPLICAS ", "NOPERM ")
 
 Argument = bytes | str | int
 
@@ -46,12 +53,11 @@ class RedisLink:
     """Keeps one connection, and sends everybody's commands over it.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, in redis-py's form; of its TLS options `ssl_ca_certs`, `ssl_certfile`
-            and `ssl_keyfile` count.
+        url: see `redis_address.py`; of its TLS options `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` count.
     """
 
     def __init__(self, url: str) -> None:
-        self._options = parse_url(url)
+        self._address = parse(url)
         self._channel: _Channel | None = None
 
     async def run(self) -> None:
@@ -61,7 +67,7 @@ class RedisLink:
             try:
                 async with asyncio.timeout(CONNECT_S):
                     channel = await self._connect()
-            except (OSError, TimeoutError, ValueError, RedisUnavailable) as error:
+            except (OSError, TimeoutError, ValueError, RedisError, RedisUnavailable) as error:
                 if connected:
                     log.warning("no connection to Redis (%s); trying again", str(error) or type(error).__name__)
                 connected = False
@@ -98,23 +104,20 @@ class RedisLink:
 
     async def evaluate(self, script: Script, keys: str | Sequence[str], *arguments: Argument) -> Any:
         """The result of a script on some keys of one slot, in one round trip once Redis knows the script."""
-        keys = (keys,) if isinstance(keys, str) else keys
+        keys, began = (keys,) if isinstance(keys, str) else keys, time.monotonic()
         try:
             return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except RedisUnavailable as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
-        return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
+        try:
+            async with asyncio.timeout(TIMEOUT_S - (time.monotonic() - began)):
+                return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
+        except TimeoutError:
+            raise RedisUnavailable("no answer in time, since it did not know the script") from None
 
     async def _connect(self) -> "_Channel":
-        loop, options = asyncio.get_running_loop(), self._options
-        channel: _Channel
-        if "path" in options:
-            _, channel = await loop.create_unix_connection(_Channel, options["path"])
-        else:
-            tls = _tls(options)
-            host, port = options.get("host", "localhost"), options.get("port", 6379)
-            _, channel = await loop.create_connection(_Channel, host, port, ssl=tls)
+        channel = await dial(self._address, _Channel)
         try:
             await self._introduce(channel)
         except BaseException:
@@ -123,7 +126,8 @@ class RedisLink:
         return channel
 
     async def _introduce(self, channel: "_Channel") -> None:
-        options = self._options
+        """Says who asks; raises RedisUnavailable where scripts are not understood, or a replica would refuse them."""
+        options = self._address.options
         if password := options.get("password"):
             try:
                 await channel.send(("AUTH", options.get("username") or "default", password))
@@ -136,15 +140,13 @@ class RedisLink:
         except RedisUnavailable as error:  # a name is a courtesy, which an ACL may not grant
             if not str(error).startswith("NOPERM"):
                 raise
-
-
-def _tls(options: Mapping[str, Any]) -> ssl.SSLContext | None:
-    if options.get("connection_class") is not SSLConnection:
-        return None
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-    if options.get("ssl_certfile"):
-        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
-    return context
+        try:
+            await channel.send(("EVAL", _PROBE, 0))
+        except RedisUnavailable as error:
+            if str(error).startswith("ERR "):
+                raise RedisUnavailable(f"Redis 7, Valkey or a newer one is wanted; this one says: {error}") from None
+            if not str(error).startswith(_WRITES_LATER):
+                raise
 
 
 class _Channel(asyncio.Protocol):
@@ -194,10 +196,12 @@ class _Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        due = self._due
+        due, moved = self._due, False
         try:
             while due and (reply := self._reader.gets()) is not False:
                 future, _ = due.popleft()
+                if isinstance(reply, hiredis.ReplyError):
+                    moved = moved or str(reply).startswith("READONLY ")
                 if future.done():
                     continue
                 if isinstance(reply, hiredis.ReplyError):
@@ -210,6 +214,8 @@ class _Channel(asyncio.Protocol):
             self.close("it says what nobody asked for")
         if not due:
             self.late = False
+        if moved:
+            self.close("it has become a replica, which takes no writes")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.close(str(exc or "closed by Redis"))
@@ -231,7 +237,7 @@ class _Channel(asyncio.Protocol):
         if waited >= TIMEOUT_S:
             self.late = True
             self._fail_due("no answer in time")
-        self._timer = self._loop.call_later(max(TIMEOUT_S - waited, TIMEOUT_S / 5), self._look)
+        self._timer = self._loop.call_later(TIMEOUT_S - waited if waited < TIMEOUT_S else TIMEOUT_S / 5, self._look)
 
     def _fail_due(self, reason: str) -> None:
         """Whoever waits is told; the places in the line stay, for the replies that may come."""

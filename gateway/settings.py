@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway import redis_address
 from gateway.context import CachePolicy, Priority, Quota, RoutingPolicy
 from gateway.origin import Origin
 
@@ -88,8 +89,7 @@ def _check_url(url: str) -> str:
 
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
+    redis_address.parse(url.get_secret_value())
     return url
 
 
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     insecure: bool = Field(default=False, description="Serve another address than loopback without any key.")
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = Field(
         default=None,
-        description="Where Redis is (`redis://`, `rediss://`, `unix://`). Without it only `upstreams` are served.",
+        description="Where Redis is (`redis_address.py` has the forms). Without it only `upstreams` are served.",
     )
     engine_key: SecretStr | None = Field(
         default=None, description="The cluster's engine key: the bearer token of every engine in the directory."

@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import tempfile
@@ -11,6 +12,9 @@ from redis.asyncio import Redis
 
 from gateway.cli.embedded_redis import server_path
 
+# Another server than the packaged one: another version, a Valkey, a build with TLS.
+REDIS = os.environ.get("TEST_REDIS_SERVER") or server_path()
+
 
 class RedisServer:
     """A real Redis that a test may kill and start again, on the same socket."""
@@ -22,7 +26,7 @@ class RedisServer:
 
     def start(self) -> None:
         options = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--dir", str(self._socket.parent)]
-        self._process = subprocess.Popen([server_path(), *options], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([REDIS, *options], stdout=subprocess.DEVNULL)
         while not self._listens():
             assert self._process.poll() is None, "Redis did not start"
             time.sleep(0.01)

@@ -15,7 +15,20 @@ LAYERS = (
     ("completion",),
     ("routing",),
     ("upstream", "cache", "limits", "keys", "sessions", "server"),
-    ("errors", "metrics", "settings", "context", "origin", "json_body", "redis_follower", "redis_link", "request_log"),
+    (
+        "errors",
+        "metrics",
+        "settings",
+        "context",
+        "origin",
+        "json_body",
+        "redis_address",
+        "redis_dial",
+        "redis_follower",
+        "redis_link",
+        "redis_part",
+        "request_log",
+    ),
 )
 MAX_FILE_LINES, MAX_TEST_FILE_LINES, MAX_FUNCTION_LINES = 250, 500, 40
 

@@ -2,13 +2,16 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from backend import directory as writer
+from backend import redis_address as backend_address
 from backend.doorbell import Doorbell
 from backend.replica import NOTICE_S
 from backend.spec import ClusterSpec
+from gateway import redis_address as gateway_address
 from gateway.cli.up import default_cluster
 from gateway.metrics import Metrics
 from gateway.routing import directory as reader
@@ -34,6 +37,12 @@ RECORD = writer.Record(
 def test_both_read_the_same_cluster_file():
     path = default_cluster()
     assert Settings.load(config=path).models == tuple(model.name for model in ClusterSpec.load(path).models)
+
+
+def test_both_find_redis_in_the_same_way():
+    gateway, backend = (Path(module.__file__) for module in (gateway_address, backend_address))
+    assert gateway != backend
+    assert gateway.read_text() == backend.read_text()
 
 
 def test_both_mean_the_same_keys_and_times():

@@ -19,6 +19,7 @@ from gateway.cache.claim import LEASE_MS, MARK, Claim
 from gateway.cache.entry import BadEntry, Entry, decode, encode
 from gateway.metrics import Metrics
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
+from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ class ExactCache:
         self._link = link if ttl_s else None
         self._ttl_s = ttl_s
         self._metrics = metrics
-        self._available = True
+        # Apart: a Redis that is full still answers.
+        self._reads = RedisPart("cache", metrics, log, "the cache is in use", "the cache is not in use")
+        self._writes = RedisPart("cache_writes", metrics, log, "the cache is written", "the cache is not written")
 
     @property
     def on(self) -> bool:
@@ -58,9 +61,9 @@ class ExactCache:
             else:
                 pending = self._link.call("SET", key, claim.data, "NX", "GET", "PX", LEASE_MS)
         except RedisUnavailable as error:
-            self._set_available(False, str(error))
+            self._reads.fails(error)
             return None
-        pending.add_done_callback(_look)
+        pending.add_done_callback(self._looked_up)
         return pending
 
     async def read(self, key: str, pending: "asyncio.Future[Any] | None") -> Entry | Claim | None:
@@ -74,13 +77,13 @@ class ExactCache:
             try:
                 data = await pending
             except RedisUnavailable as error:
-                if not str(error).startswith(_READS_ONLY):
+                if not _reads_only(error):
                     raise
-                data = await self._link.call("GET", key)
-        except RedisUnavailable as error:
-            self._set_available(False, str(error))
+                again = self._link.call("GET", key)
+                again.add_done_callback(self._looked_up)
+                data = await again
+        except RedisUnavailable:
             return None
-        self._set_available(True, "Redis answers")
         return self._found(key, data)
 
     async def take(self, key: str, lost: Claim, claim: Claim | None) -> Entry | Claim | None:
@@ -124,25 +127,32 @@ class ExactCache:
         if self._link is None:
             return
         try:
-            self._link.call(*command).add_done_callback(self._sent)
+            # A Redis that is full still takes the other commands.
+            self._link.call(*command).add_done_callback(self._written if command[0] == "SET" else _fetched)
         except RedisUnavailable as error:
-            self._set_available(False, str(error))
+            self._writes.fails(error)
 
-    def _sent(self, future: "asyncio.Future[Any]") -> None:
-        if not future.cancelled() and (error := future.exception()):
-            self._set_available(False, str(error))
+    def _looked_up(self, future: "asyncio.Future[Any]") -> None:
+        """As the reply comes: nobody may fetch it, since the request can be refused meanwhile."""
+        error = _fetched(future)
+        if error is None:
+            self._reads.works()
+        elif not _reads_only(error):
+            self._reads.fails(error)
 
-    def _set_available(self, available: bool, reason: str) -> None:
-        if available is not self._available:
-            level = logging.INFO if available else logging.WARNING
-            log.log(level, "the cache is %s (%s)", "in use" if available else "not in use", reason)
-        self._available = available
+    def _written(self, future: "asyncio.Future[Any]") -> None:
+        if error := _fetched(future):
+            self._writes.fails(error)
+        else:
+            self._writes.works()
 
 
-def _look(future: "asyncio.Future[Any]") -> None:
-    """Nobody may come for the reply: the request can be refused meanwhile."""
-    if not future.cancelled():
-        future.exception()
+def _fetched(future: "asyncio.Future[Any]") -> BaseException | None:
+    return None if future.cancelled() else future.exception()
+
+
+def _reads_only(error: BaseException) -> bool:
+    return str(error).startswith(_READS_ONLY)
 
 
 def cache_key(tenant: str, endpoint: str, revision: str, payload: Mapping[str, Any]) -> str:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
-from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway import redis_address
 from gateway.cli.tables import table
 from gateway.keys.stored import KeyStore, NameTaken, StoredKey, UnknownKey, new_key
 from gateway.settings import ConfigError, Key, Settings
@@ -68,7 +68,7 @@ def store(config: Path | None) -> Iterator[KeyStore]:
     if settings.redis_url is not None and settings.key_secret is None:
         raise ConfigError("LLMGW_KEY_SECRET is not set; give it the same random text as the gateways have")
     try:
-        with _readable(), Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as redis:
+        with _readable(), redis_address.blocking_client(url, timeout_s=5) as redis:
             yield KeyStore(redis, secret(settings).encode())
     except RedisError as error:
         raise ConfigError(f"Redis does not do it: {error}") from error

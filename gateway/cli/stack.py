@@ -13,9 +13,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway import redis_address
 from gateway.cli import embedded_redis, keys
 from gateway.cli.process import Process
 from gateway.settings import Settings
@@ -223,7 +223,7 @@ async def _signal() -> None:
 
 
 async def _ping(url: str) -> None:
-    async with Redis.from_url(url, socket_connect_timeout=2.0, socket_timeout=2.0) as redis:
+    async with redis_address.client(url, timeout_s=2.0) as redis:
         try:
             await redis.ping()
         except (RedisError, OSError) as error:

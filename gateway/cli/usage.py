@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway import redis_address
 from gateway.cli.keys import redis_url
 from gateway.cli.tables import table
 from gateway.limits.usage import UsageRow, read, write_csv
@@ -30,5 +30,5 @@ def report(config: Path | None, first: date | None, last: date | None, *, csv: b
 
 
 async def _read(url: str, first: date, last: date) -> Sequence[UsageRow]:
-    async with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as redis:
+    async with redis_address.client(url, timeout_s=5) as redis:
         return await read(redis, first, last)

@@ -13,7 +13,9 @@ from redis.asyncio import Redis
 
 from gateway.errors import AuthenticationError, KeysUnavailable
 from gateway.keys.stored import CHANGES, HASH, VERSION, StoredKey, digest, parse
+from gateway.metrics import Metrics
 from gateway.redis_follower import follow
+from gateway.redis_part import RedisPart
 from gateway.settings import Key
 
 POLL_S = 0.5
@@ -29,7 +31,7 @@ class KeyRing:
         secret: the cluster's key secret.
     """
 
-    def __init__(self, configured: Iterable[Key], redis: Redis | None, secret: bytes) -> None:
+    def __init__(self, configured: Iterable[Key], redis: Redis | None, secret: bytes, metrics: Metrics) -> None:
         self._configured = {key.hash: key for key in configured}
         self._redis = redis
         self._secret = secret
@@ -37,7 +39,9 @@ class KeyRing:
         self._version: bytes | None = None
         self._known = redis is None
         self._ever = bool(self._configured)
-        self._away = False
+        self._part = RedisPart(
+            "keys", metrics, log, "API keys are read", "API keys cannot be read; the last known ones stay"
+        )
 
     @property
     def defined(self) -> bool:
@@ -76,12 +80,7 @@ class KeyRing:
     async def run(self) -> None:
         """Follows the keys in Redis until cancelled."""
         if self._redis is not None:
-            await follow(self._redis, CHANGES, POLL_S, self._refresh, self._on_away)
-
-    def _on_away(self, error: Exception) -> None:
-        if not self._away:
-            log.warning("API keys cannot be read (%s); the last known ones stay", type(error).__name__)
-        self._away = True
+            await follow(self._redis, CHANGES, POLL_S, self._refresh, self._part.fails)
 
     async def _refresh(self, redis: Redis, _changed: Sequence[str]) -> None:
         version = await redis.get(VERSION)
@@ -91,9 +90,7 @@ class KeyRing:
                 both.hvals(HASH)
                 self._version, records = await both.execute()
             self._load(records)
-        if self._away:
-            log.warning("API keys are read again")
-        self._away = False
+        self._part.works()
 
     def _load(self, records: Iterable[bytes]) -> None:
         try:

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A token bucket in one number (GCRA): the time at which the bucket will be full again, in microseconds.
 -- KEYS[1] the bucket; ARGV[1] microseconds for one request; ARGV[2] requests the bucket holds.
 -- Returns, when the request is granted, the microseconds until the bucket will be full again; when it is not, below 0,

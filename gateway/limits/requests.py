@@ -12,6 +12,7 @@ from gateway.errors import RateLimited
 from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
+from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ class RequestLimits:
         self._workers = workers
         self._metrics = metrics
         self._full_at: dict[tuple[str, str], float] = {}
-        self._alone = False
+        self._redis = RedisPart(
+            "requests", metrics, log, "request limits are counted in Redis", "request limits are counted per worker"
+        )
 
     async def admit(self, context: RequestContext) -> Headers:
         """What the answer tells of the limit: nothing where there is none.
@@ -50,10 +53,10 @@ class RequestLimits:
         try:
             full_in: int = await self._link.evaluate(_BUCKET, key, each, limit)
         except RedisUnavailable as error:
-            self._set_alone(True, str(error))
+            self._redis.fails(error)
             self._metrics.limits_alone.inc()
             return self._admit_alone(context, limit)
-        self._set_alone(False, "Redis answers")
+        self._redis.works()
         return _verdict(limit, full_in, each, each * limit)
 
     def _admit_alone(self, context: RequestContext, limit: int) -> Headers:
@@ -65,12 +68,6 @@ class RequestLimits:
         if over <= 0:
             self._full_at[bucket] = full_at
         return _verdict(limit, -over if over > 0 else full_at - now, each, capacity)
-
-    def _set_alone(self, alone: bool, reason: str) -> None:
-        if alone is not self._alone:
-            level = logging.WARNING if alone else logging.INFO
-            log.log(level, "request limits are %s (%s)", "counted per worker" if alone else "counted in Redis", reason)
-        self._alone = alone
 
 
 def _verdict(limit: int, full_in_us: float, each_us: float, capacity_us: float) -> Headers:

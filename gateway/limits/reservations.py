@@ -18,6 +18,7 @@ from gateway.limits.shares import Limit, Shares, Verdict
 from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
+from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
 
@@ -46,22 +47,18 @@ class Reservations:
         self._metrics = metrics
         self._ids = itertools.count()
         self._worker = ""
-        self._alone = False
+        self.redis = RedisPart(
+            "quotas", metrics, log, "what keys use is counted in Redis", "what keys use is counted per worker"
+        )
 
     def begin(self, context: RequestContext, quota: Quota, tokens: int) -> "Reservation":
         """Asks for tokens and a place without waiting; whoever gets it settles it, however it goes on."""
         self._worker = self._worker or secrets.token_hex(8)  # workers fork after this was built
         return Reservation(self, context, quota, tokens, f"{self._worker}-{next(self._ids)}")
 
-    def judged_alone(self, reason: str) -> None:
+    def judged_alone(self, error: RedisUnavailable) -> None:
         self._metrics.limits_alone.inc()
-        self.set_alone(True, reason)
-
-    def set_alone(self, alone: bool, reason: str) -> None:
-        if alone is not self._alone:
-            level = logging.WARNING if alone else logging.INFO
-            log.log(level, "what keys use is %s (%s)", "counted per worker" if alone else "counted in Redis", reason)
-        self._alone = alone
+        self.redis.fails(error)
 
     async def run(self) -> None:
         """Renews the leases of open answers until cancelled."""
@@ -121,9 +118,9 @@ class Reservation:
                     _RESERVE, self._keys, self._tokens, *quota, self._id, LEASE_S * 1_000_000, *self._seconds_left
                 )
             except RedisUnavailable as error:
-                owner.judged_alone(str(error))
+                owner.judged_alone(error)
             else:
-                owner.set_alone(False, "Redis answers")
+                owner.redis.works()
                 return Verdict(Limit(limit), wait_us / 1e6, full_in_us / 1e6)
         self._alone = True
         return owner.shares.take(self._context, quota, self._tokens)

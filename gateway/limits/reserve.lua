@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Reserves tokens and a place for one answer, or nothing.
 -- KEYS[1] the bucket of tokens: the time at which it will be full again, in microseconds; KEYS[2] the open answers, by
 -- the time at which their lease ends; KEYS[3] and KEYS[4] what the day and the month have used.

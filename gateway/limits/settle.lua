@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts what was used in the place of what was reserved, and frees the answer's place.
 -- KEYS as in reserve.lua, the day and the month being those of the reservation.
 -- ARGV: tokens reserved; tokens used; limit of tokens per minute (0 is none); the answer's id.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Adds a batch of sums to a day, once.
 -- KEYS[1] the mark of the batch; KEYS[2] the day; ARGV[1] seconds that the day is kept; then fields and values in turn.
 if redis.call('SET', KEYS[1], 1, 'NX', 'EX', 86400) then

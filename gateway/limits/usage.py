@@ -23,6 +23,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.context import RequestContext
+from gateway.metrics import Metrics
+from gateway.redis_follower import stopping
+from gateway.redis_part import RedisPart
 from gateway.upstream.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -48,13 +51,19 @@ class Account(NamedTuple):
 class Ledger:
     """A worker's sums on their way to Redis; without Redis nothing is kept."""
 
-    def __init__(self, redis: Redis | None) -> None:
+    def __init__(self, redis: Redis | None, metrics: Metrics) -> None:
         self._redis = redis
+        self._part = RedisPart(
+            "usage",
+            metrics,
+            log,
+            "what is used is added up in Redis",
+            "what is used waits, since Redis does not add it up",
+        )
         self._add = redis.register_script(_ADD) if redis is not None else None
         self._sums: dict[Account, list[int]] = defaultdict(lambda: [0] * len(SUMS))
         # Given to Redis and not acknowledged: sent again as it is.
         self._sent: list[tuple[str, str, list[Any]]] = []
-        self._away = False
 
     def open(self, context: RequestContext, model: str, settle: Callable[[int], None] | None) -> Ended | None:
         """Begins an answer of a model. The result is to be told once what it has used, and tells `settle` the tokens.
@@ -86,7 +95,7 @@ class Ledger:
     async def run(self) -> None:
         """Adds the sums to Redis until cancelled, and once more then."""
         try:
-            while True:
+            while not stopping():
                 await asyncio.sleep(FLUSH_S)
                 await self.flush()
         finally:
@@ -96,6 +105,7 @@ class Ledger:
         if self._add is None:
             return
         self._close_batches()
+        sent = bool(self._sent)
         try:
             while self._sent:
                 batch, day, arguments = self._sent[0]
@@ -103,13 +113,10 @@ class Ledger:
                 await self._add(keys, [KEEP_DAYS * 86400, *arguments])
                 self._sent.pop(0)
         except (RedisError, OSError, TimeoutError) as error:
-            if not self._away:
-                log.warning("what is used cannot be added up in Redis, and waits: %s", error)
-            self._away = True
+            self._part.fails(error)
         else:
-            if self._away:
-                log.warning("what was used is added up in Redis again")
-            self._away = False
+            if sent:
+                self._part.works()
 
     def _close_batches(self) -> None:
         """While a batch waits, the next one grows: what waits is bounded by the number of accounts."""

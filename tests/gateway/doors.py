@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
 from gateway.keys.ring import KeyRing
+from gateway.metrics import Metrics
 from gateway.middleware.auth import Authentication
 from gateway.middleware.errors import ErrorResponses
 from gateway.middleware.request_id import RequestId
@@ -25,7 +26,7 @@ def app(*routers: APIRouter) -> FastAPI:
     layers = [
         Middleware(RequestId),
         Middleware(ErrorResponses),
-        Middleware(Authentication, KeyRing((), None, b""), insecure=True, loopback=True),
+        Middleware(Authentication, KeyRing((), None, b"", Metrics()), insecure=True, loopback=True),
     ]
     application = Gateway(layers, raw={})
     translate_framework_errors(application)

@@ -1,0 +1,36 @@
+"""Whether a part of the gateway works on Redis: one line when that changes, and a gauge."""
+
+import logging
+
+from gateway.metrics import Metrics
+
+
+class RedisPart:
+    """
+    Args:
+        name: the gauge's label `part`.
+        log: of the part's module.
+        works, fails: what a line says in either case; the reason follows.
+    """
+
+    def __init__(self, name: str, metrics: Metrics, log: logging.Logger, works: str, fails: str) -> None:
+        self._name = name
+        self._metrics = metrics
+        self._log = log
+        self._words = {True: works, False: fails}
+        self._state: bool | None = None
+
+    def works(self) -> None:
+        if self._state is not True:
+            self._change(True, "Redis answers")
+
+    def fails(self, reason: object) -> None:
+        if self._state is not False:
+            # Where a command is unknown, Redis repeats its arguments: with AUTH and HELLO, the password.
+            self._change(False, str(reason).partition(", with args")[0] or type(reason).__name__)
+
+    def _change(self, state: bool, reason: str) -> None:
+        if self._state is not None or not state:  # that it works from the start is no news
+            self._log.log(logging.INFO if state else logging.WARNING, "%s (%s)", self._words[state], reason)
+        self._state = state
+        self._metrics.redis_parts.labels(self._name).set(state)
