@@ -14,6 +14,7 @@ from gateway import redis_address
 from gateway.bridge import langserve, semantic_kernel
 from gateway.cache.exact import ExactCache
 from gateway.cache.mail import Mail
+from gateway.completion.admission import Admission
 from gateway.completion.caching import Caching
 from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
@@ -40,6 +41,7 @@ from gateway.routing.arrivals import Arrivals
 from gateway.routing.directory import Directory
 from gateway.routing.replica import Replica
 from gateway.routing.round_robin import RoundRobin
+from gateway.server.leaving import Presence
 from gateway.sessions.store import Sessions
 from gateway.settings import Settings
 from gateway.upstream.aiohttp_client import AiohttpClient
@@ -47,9 +49,13 @@ from gateway.upstream.client import UpstreamClient
 from gateway.upstream.connection import Timeouts
 from gateway.upstream.http1 import HttpClient
 
+# A worker that listens before it has read who serves what would refuse what another one answers.
+_INFORMED_S = 5.0
 
-def create_app(settings: Settings) -> FastAPI:
+
+def create_app(settings: Settings, presence: Presence | None = None) -> FastAPI:
     """Builds the application. Nothing is opened before its lifespan starts, so a process may fork after this."""
+    presence = presence or Presence()
     metrics = Metrics()
     request_log = RequestLog(metrics)
     redis = _redis(settings)
@@ -66,16 +72,20 @@ def create_app(settings: Settings) -> FastAPI:
     flights = Flights(cache, mail)
     caching = Caching(cache, mail, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
+    queue = (settings.queue_max_requests, settings.queue_wait_s)
+    admission = Admission(directory, settings.workers, *queue, metrics)
+    dispatch = Dispatch(arrivals, admission, RoundRobin(), client, metrics)
     ledger, reservations = Ledger(redis, metrics), Reservations(link, settings.workers, metrics)
-    dispatch = Dispatch(arrivals, RoundRobin(), client, metrics)
     metering, single = Metering(limits, reservations, ledger), SingleFlight(cache, flights)
     path = CompletionPath(catalog, metering, caching, single, dispatch)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as background:
-            runs = [directory.run(), ring.run(), ledger.run(), reservations.run(), *([link.run()] if link else [])]
-            followers = [background.create_task(run) for run in (flights.run(), *runs)]
+            runs = [flights.run(), directory.run(), admission.run(), ring.run(), ledger.run(), reservations.run()]
+            runs += [link.run()] if link else []
+            followers = [background.create_task(run) for run in runs]
+            presence.informed = await _informed(directory, ring)
             yield
             for follower in followers:
                 follower.cancel()
@@ -104,9 +114,22 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(sessions.router(store))
     app.include_router(skills.router(semantic_kernel.load(path)))
     app.include_router(admin.router(redis))
-    app.include_router(health.router(directory, catalog, ring, metrics, request_log))
+    app.include_router(health.router(directory, catalog, ring, metrics, request_log, presence))
     openapi.install(app)
     return app
+
+
+async def _informed(directory: Directory, ring: KeyRing) -> bool:
+    """Waits until what is in Redis has been read, or it is clear that Redis is away; returns which."""
+
+    def unclear() -> bool:
+        return directory.redis_state == "unknown" or not (ring.known or directory.redis_state == "away")
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_INFORMED_S):
+            while unclear():  # noqa: ASYNC110 - two followers that may both fail, and once in a worker's life
+                await asyncio.sleep(0.01)
+    return ring.known and directory.redis_state in {"up", "none"}
 
 
 def _key_ring(settings: Settings, redis: Redis | None, metrics: Metrics) -> KeyRing:

@@ -26,6 +26,7 @@
         StreamInterrupted                 a stream that began and did not finish
       NoReplica                      503  nobody is there to answer
         ModelStarting                     somebody will be, later than a request waits
+      Overloaded                     503  the model is asked for more than it can do
       KeysUnavailable                503  nobody can tell yet whether a key is one
       UsageUnavailable               503  nobody can tell what was used
       SessionsUnavailable            503  nobody can tell what was said in a session, or keep it
@@ -40,6 +41,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
+
+
+def _retry_after(wait_s: float) -> dict[str, str]:
+    seconds, milliseconds = math.ceil(wait_s), math.ceil(wait_s * 1000)
+    return {"retry-after": str(seconds), "retry-after-ms": str(milliseconds), "x-should-retry": "true"}
 
 
 class GatewayError(Exception):
@@ -164,9 +170,7 @@ class RateLimited(GatewayError):
         """`headers` tell of the limit that is in the way."""
         super().__init__(message)
         self.headers = {
-            "retry-after": str(math.ceil(wait_s)),
-            "retry-after-ms": str(math.ceil(wait_s * 1000)),
-            "x-should-retry": "true",
+            **_retry_after(wait_s),
             **{name.decode(): value.decode() for name, value in headers},
         }
 
@@ -226,6 +230,16 @@ class NoReplica(_Unavailable):
 class ModelStarting(NoReplica):
     code = "model_starting"
     headers: Mapping[str, str] = {"retry-after": "10", "retry-after-ms": "10000", "x-should-retry": "true"}
+
+
+class Overloaded(GatewayError):
+    status = 503
+    type = "overloaded_error"
+    code = "overloaded"
+
+    def __init__(self, message: str, *, wait_s: float) -> None:
+        super().__init__(message)
+        self.headers = _retry_after(wait_s)
 
 
 class KeysUnavailable(_Unavailable):

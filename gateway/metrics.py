@@ -7,6 +7,7 @@ Source: https://prometheus.github.io/client_python/multiprocess/
 
 import os
 from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -54,6 +55,14 @@ class Metrics:
         self.waiting = self._gauge(
             "llmgw_requests_waiting", "Requests that wait for a model to start.", "livesum", "model"
         )
+        self.queue_depth = self._gauge(
+            "llmgw_queue_depth", "Requests that wait for a place at an engine.", "livesum", "model"
+        )
+        self.queue_refused = self._counter(
+            "llmgw_queue_refused", "Requests that got no place at an engine.", "model", "reason"
+        )
+        self._queue_depths: dict[str, int] = {}
+        self._refused_noted: Counts[tuple[str, str]] = Counts()
         self.redis_up = self._gauge("llmgw_redis_up", "1 while Redis answers.", "livemostrecent")
         self.redis_parts = self._gauge(
             "llmgw_redis_in_use", "1 while this part of every worker works on Redis.", "livemin", "part"
@@ -74,11 +83,24 @@ class Metrics:
         """Counted by `write_noted`: a value that other processes can read costs a system call at each change."""
         self._cache_noted[outcome] += 1
 
+    def note_waiting(self, model: str, depth: int) -> None:
+        """Written by `write_noted`, as below."""
+        self._queue_depths[model] = depth
+
+    def note_refused(self, model: str, reason: Literal["full", "late"]) -> None:
+        self._refused_noted[model, reason] += 1
+
     def write_noted(self) -> None:
         for outcome, count in self._cache_noted.items():
             if count:
                 self._cache_answers[outcome].inc(count)
                 self._cache_noted[outcome] = 0
+        for model, depth in self._queue_depths.items():
+            self.queue_depth.labels(model).set(depth)
+        self._queue_depths.clear()
+        for (model, reason), count in self._refused_noted.items():
+            self.queue_refused.labels(model, reason).inc(count)
+        self._refused_noted.clear()
 
     def replicas_changed(self, counts: Mapping[str, int]) -> None:
         for model in self._models_seen - counts.keys():

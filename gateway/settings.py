@@ -103,6 +103,7 @@ class Upstream(BaseModel):
         served_name: the server's own name of the model, when it differs.
         tasks: which endpoints it serves.
         max_model_len: its context in tokens, when known.
+        max_concurrency: how many requests it works on at once; the gateway lets the others wait. No bound when absent.
         tells_usage: it knows `stream_options.include_usage`; of other streams the gateway counts the events.
     """
 
@@ -114,6 +115,7 @@ class Upstream(BaseModel):
     served_name: str | None = None
     tasks: frozenset[Literal["chat", "completions", "embeddings", "score"]] = frozenset({"chat", "completions"})
     max_model_len: int | None = Field(default=None, gt=0)
+    max_concurrency: int | None = Field(default=None, gt=0)
     tells_usage: bool = False
 
 
@@ -186,9 +188,16 @@ class Settings(BaseSettings):
     replica_wait_s: float = Field(
         default=300.0, ge=0, description="Seconds a request waits for a model that sleeps or starts."
     )
+    queue_max_requests: int = Field(
+        default=1000, ge=0, description="Requests of a model that may wait in a worker for a place at its engines."
+    )
+    queue_wait_s: float = Field(default=60.0, gt=0, description="Seconds a request may wait for a place at an engine.")
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
     first_byte_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
     idle_timeout_s: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")
+    drain_notice_s: float = Field(
+        default=1.0, ge=0, description="Seconds a stopping worker says so, and serves on, before it listens no more."
+    )
     drain_timeout_s: float = Field(default=30.0, ge=0, description="Seconds a stopping worker waits for open requests.")
 
     @classmethod

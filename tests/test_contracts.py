@@ -69,6 +69,7 @@ async def test_the_gateway_reads_what_the_backend_writes(directory, redis_server
     assert f"http://{replica.origin.authority}" == RECORD.url
     assert (replica.tasks, replica.max_model_len) == (frozenset(RECORD.tasks), RECORD.max_model_len)
     assert (replica.revision, replica.capabilities) == (RECORD.revision, frozenset(RECORD.capabilities))
+    assert replica.max_concurrency == directory.pool("m").capacity == RECORD.max_num_seqs
     await backend.withdraw([RECORD])
     await eventually(lambda: not directory.pool("m").replicas)
 

@@ -62,9 +62,9 @@ def gateway(
     """Start the gateway alone, in front of a cluster that runs elsewhere."""
     from gateway.cli.workers import serve
 
+    arguments = {"config": config, "host": host, "port": port, "workers": workers, "insecure": insecure or None}
     try:
-        settings = Settings.load(config=config, host=host, port=port, workers=workers, insecure=insecure or None)
-        raise typer.Exit(serve(settings))
+        raise typer.Exit(serve(lambda: Settings.load(**arguments)))
     except ConfigError as error:
         raise _fail(error) from error
 

@@ -164,7 +164,8 @@ class Stack:
 
     async def _spawn(self, name: str, argv: list[str]) -> Process:
         log = self._plan.settings.home / "logs" / f"{name}.log"
-        grace_s = GRACE_S.get(name, self._plan.settings.drain_timeout_s + 5.0)
+        settings = self._plan.settings
+        grace_s = GRACE_S.get(name, settings.drain_notice_s + settings.drain_timeout_s + 5.0)
         process = self._processes[name] = await Process.start(name, argv, self._environment(name), log, grace_s)
         return process
 

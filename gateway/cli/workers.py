@@ -1,17 +1,24 @@
 """`llmgw gateway`: worker processes that share one port, forked after the imports and watched until told to stop.
 
-Each worker has its own listening socket on the port (SO_REUSEPORT), so the kernel spreads connections over them.
+Each worker has a listening socket of its own on the port (SO_REUSEPORT), so the kernel spreads connections over them.
+The sockets are opened before the fork and stay: a connection that waits for a worker that dies or retires is taken by
+the one that comes after it.
 """
 
 import functools
 import gc
 import logging
 import os
+import socket
 import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from gateway.cli import ports
-from gateway.cli.supervisor import Supervisor
+from gateway.cli.reload import Reload
+from gateway.cli.supervisor import Supervisor, Work
+from gateway.server.leaving import RETIRE, Presence, Server
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,36 +27,71 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway")
 
 
-def serve(settings: Settings) -> int:
-    """Runs the gateway until SIGTERM or SIGINT; a second signal does not wait. Returns the exit status."""
+def serve(load: Callable[[], Settings]) -> int:
+    """Runs the gateway until SIGTERM or SIGINT; a second signal does not wait. Returns the exit status.
+
+    Args:
+        load: the settings, read anew; raises ConfigError.
+    """
+    settings = load()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     log.setLevel(logging.INFO)
     access_log = logging.getLogger("gateway.access")
     access_log.addHandler(logging.StreamHandler())  # its lines come with time and level
     access_log.propagate = False
-    access_log.setLevel(logging.INFO if settings.access_log else logging.WARNING)
     ports.check_free(settings.host, settings.port, "--port")
-    with (
-        # Bound but not listening: it holds the port, also when the system chose the number.
-        ports.shared(settings.host, settings.port) as reservation,
-        tempfile.TemporaryDirectory(prefix="llmgw-metrics-") as metrics,
-    ):
+    with ExitStack() as opened:
+        listeners = _listen(settings, opened)
         # prometheus_client reads this when it is imported, and `gateway.app` imports it.
+        metrics = opened.enter_context(tempfile.TemporaryDirectory(prefix="llmgw-metrics-"))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
         gc.disable()  # nothing that an import makes is garbage
-        from gateway.app import create_app
-
-        app, port = create_app(settings), reservation.getsockname()[1]
-        log.info("listening on http://%s:%d with %d workers", settings.host, port, settings.workers)
-        if not settings.keys:
-            log.warning("no API key is defined: %s", "anyone is served" if settings.insecure else "loopback only")
+        work = _work(settings, listeners)
+        log.info(
+            "listening on http://%s:%d with %d workers", settings.host, listeners[0].getsockname()[1], settings.workers
+        )
         gc.freeze()  # the workers share what is there by now
         gc.enable()
         gc.set_threshold(10_000, 20, 50)  # what a request makes dies by reference counting
-        return Supervisor(lambda: _work(app, settings, port), settings.workers).run()
+        reload = Reload(settings, load, lambda anew: _work(anew, listeners), listeners)
+        return Supervisor(work, settings.workers, reload).run()
 
 
-def _work(app: "ASGIApp", settings: Settings, port: int) -> None:
+def _listen(settings: Settings, opened: ExitStack) -> Sequence[socket.socket]:
+    """A listening socket for each worker; the system may choose the port."""
+    listeners: list[socket.socket] = []
+    for _ in range(settings.workers):
+        port = listeners[0].getsockname()[1] if listeners else settings.port
+        listener = opened.enter_context(ports.shared(settings.host, port))
+        listener.listen(2048)
+        listeners.append(listener)
+    return listeners
+
+
+def _work(settings: Settings, listeners: Sequence[socket.socket]) -> Work:
+    """What each worker does. Raises ConfigError for a chain or a skill that does not load."""
+    from gateway.app import create_app
+
+    logging.getLogger("gateway.access").setLevel(logging.INFO if settings.access_log else logging.WARNING)
+    presence = Presence()
+    app = create_app(settings, presence)
+    if not settings.keys:
+        log.warning("no API key is defined: %s", "anyone is served" if settings.insecure else "loopback only")
+
+    def work(number: int, serving: Callable[[], None]) -> None:
+        for listener in listeners:
+            if listener is not listeners[number]:
+                listener.close()
+        _serve(app, settings, presence, listeners[number], lambda: serving() if presence.informed else None)
+
+    return work
+
+
+def _serve(
+    app: "ASGIApp", settings: Settings, presence: Presence, listener: socket.socket, started: Callable[[], None]
+) -> None:
+    import signal
+
     import uvicorn
 
     from gateway.server.bounds import Bounds
@@ -68,6 +110,6 @@ def _work(app: "ASGIApp", settings: Settings, port: int) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=int(settings.drain_timeout_s),
     )
-    with ports.shared(settings.host, port) as listener:
-        listener.listen(2048)
-        uvicorn.Server(config).run(sockets=[listener])
+    server = Server(config, presence, settings.drain_notice_s, started)
+    signal.signal(RETIRE, server.handle_exit)
+    server.run(sockets=[listener])

@@ -1,12 +1,13 @@
 """The last step of the completion path: an engine is chosen and asked, another one where it cannot be reached.
 
-arrivals > routing > upstream
+arrivals > admission > routing > upstream
 """
 
 import logging
 
 import orjson
 
+from gateway.completion.admission import Admission
 from gateway.completion.answer import Answer, EngineAnswer
 from gateway.completion.cache_salt import cache_salt
 from gateway.completion.context_window import exceeded
@@ -37,16 +38,31 @@ _RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
 class Dispatch:
-    def __init__(self, arrivals: Arrivals, router: RoundRobin, client: UpstreamClient, metrics: Metrics) -> None:
+    def __init__(
+        self, arrivals: Arrivals, admission: Admission, router: RoundRobin, client: UpstreamClient, metrics: Metrics
+    ) -> None:
         self._arrivals = arrivals
+        self._admission = admission
         self._router = router
         self._client = client
         self._metrics = metrics
 
     async def begin(self, call: Call, pool: Pool, context: RequestContext, ended: Ended | None) -> Answer:
-        """The first answer that a replica begins."""
+        """The first answer that a replica begins, once the request has a place."""
         task = call.endpoint.task
-        replicas = pool.replicas.get(task) or (await self._arrivals.wait(pool.model, task)).replicas[task]
+        if not pool.replicas.get(task):
+            pool = await self._arrivals.wait(pool.model, task)
+        slot = await self._admission.enter(pool, context)
+        try:
+            if slot.waited_s:
+                pool = await self._arrivals.wait(pool.model, task)  # who was there then may have gone
+            return await self._first(call, pool, context, slot.until(ended))
+        except BaseException:
+            slot.leave()
+            raise
+
+    async def _first(self, call: Call, pool: Pool, context: RequestContext, ended: Ended | None) -> Answer:
+        replicas = pool.replicas[call.endpoint.task]
         silent = 0
         for replica in self._router.order(pool.model, replicas):
             try:

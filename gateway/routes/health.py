@@ -11,10 +11,16 @@ from gateway.keys.ring import KeyRing
 from gateway.metrics import Metrics
 from gateway.request_log import RequestLog
 from gateway.routing.directory import Directory
+from gateway.server.leaving import Presence
 
 
 def router(
-    directory: Directory, catalog: Catalog, ring: KeyRing, metrics: Metrics, request_log: RequestLog
+    directory: Directory,
+    catalog: Catalog,
+    ring: KeyRing,
+    metrics: Metrics,
+    request_log: RequestLog,
+    presence: Presence,
 ) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
@@ -25,11 +31,12 @@ def router(
 
     @routes.get("/health/ready")
     async def ready(response: Response) -> dict[str, Any]:
-        """200 when the keys are known, Redis has answered or is away, and no configured model lacks its replica."""
+        """200 when the keys are known, Redis has answered or is away, no configured model lacks its replica, and the
+        gateway does not stop."""
         missing = len(catalog.missing())  # and not which: this route is open to all
         is_ready = directory.redis_state != "unknown" and ring.known and not missing
-        response.status_code = 200 if is_ready else 503
-        status = "ready" if is_ready else "starting"
+        response.status_code = 200 if is_ready and not presence.leaving else 503
+        status = "leaving" if presence.leaving else "ready" if is_ready else "starting"
         return {"status": status, "redis": directory.redis_state, "models_without_replica": missing}
 
     @routes.get("/metrics", response_class=Response)

@@ -1,5 +1,6 @@
 """The replicas of one model, and what is known of the model while it has none."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ class Pool:
         max_model_len: context in tokens that every replica can take, None when unknown.
         replicas: those that take requests, by task; empty while there is none.
         revision: which weights and options answer under this name; another one gives other answers.
+        capacity: how many requests its replicas work on at once, None when there is no bound or no replica. Those that
+            drain count, since what they still work on does.
         asleep: it has no replica because nobody asks for it, and gets one when somebody does.
     """
 
@@ -24,6 +27,7 @@ class Pool:
     replicas: Mapping[str, Sequence[Replica]] = field(default_factory=dict)
     revision: str = ""
     asleep: bool = False
+    capacity: int | None = None
 
     @property
     def size(self) -> int:
@@ -41,6 +45,7 @@ def pools(
     """
     members: dict[str, list[Replica]] = {}
     expected: dict[str, list[Record]] = {}
+    draining: Counter[str] = Counter()
     for replica in static:
         members.setdefault(replica.model, []).append(replica)
     for record in live:
@@ -48,12 +53,16 @@ def pools(
             members.setdefault(record.model, []).append(Replica.from_record(record, key))
         else:
             expected.setdefault(record.model, []).append(record)
+            draining[record.model] += record.max_num_seqs if record.state is State.DRAINING else 0
     for record in left:
         expected.setdefault(record.model, []).append(record)
-    return {model: _pool(model, members.get(model), expected.get(model, ())) for model in {**expected, **members}}
+    return {
+        model: _pool(model, members.get(model), expected.get(model, ()), draining[model])
+        for model in {**expected, **members}
+    }
 
 
-def _pool(model: str, replicas: Sequence[Replica] | None, expected: Sequence[Record]) -> Pool:
+def _pool(model: str, replicas: Sequence[Replica] | None, expected: Sequence[Record], draining: int) -> Pool:
     known = replicas or expected
     tasks = frozenset[str]().union(*(member.tasks for member in known))
     return Pool(
@@ -63,4 +72,11 @@ def _pool(model: str, replicas: Sequence[Replica] | None, expected: Sequence[Rec
         {task: [replica for replica in replicas if task in replica.tasks] for task in tasks} if replicas else {},
         revision="+".join(sorted({member.revision for member in known})),
         asleep=not replicas and any(record.state is State.ASLEEP for record in expected),
+        capacity=_capacity(replicas, draining),
     )
+
+
+def _capacity(replicas: Sequence[Replica] | None, draining: int) -> int | None:
+    bounds = [replica.max_concurrency for replica in replicas or ()]
+    known = [bound for bound in bounds if bound is not None]
+    return sum(known) + draining if known and len(known) == len(bounds) else None

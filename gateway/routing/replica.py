@@ -33,6 +33,7 @@ class Record(BaseModel):
     tasks: frozenset[str]
     capabilities: frozenset[str]
     max_model_len: int
+    max_num_seqs: int
     revision: str
 
     @model_validator(mode="after")
@@ -51,6 +52,7 @@ class Replica:
         base_path: prefix of the engine's `/v1` routes, mostly empty.
         key: the engine's bearer token.
         max_model_len: its context in tokens, None when unknown.
+        max_concurrency: how many requests it works on at once, None when unknown.
         revision: which weights and options it answers with; empty when unknown.
         tells_usage: a stream of its can be asked what was used.
         capabilities: what its engine can do beside its tasks, as the directory says.
@@ -64,6 +66,7 @@ class Replica:
     key: str | None = field(repr=False)
     tasks: frozenset[str]
     max_model_len: int | None
+    max_concurrency: int | None
     revision: str
     tells_usage: bool
     capabilities: frozenset[str] = frozenset()
@@ -79,6 +82,7 @@ class Replica:
             key=key,
             tasks=record.tasks,
             max_model_len=record.max_model_len,
+            max_concurrency=record.max_num_seqs,
             revision=record.revision,
             tells_usage=True,
             capabilities=record.capabilities,
@@ -96,6 +100,7 @@ class Replica:
             key=upstream.key.get_secret_value() if upstream.key else None,
             tasks=frozenset(upstream.tasks),
             max_model_len=upstream.max_model_len,
+            max_concurrency=upstream.max_concurrency,
             revision="",
             tells_usage=upstream.tells_usage,
         )
