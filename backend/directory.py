@@ -47,6 +47,9 @@ class Record:
         model: the public model name; `served_name` is the engine's own name for it.
         url: the engine server's address, no path, no trailing slash; empty for a model that sleeps.
         revision: which weights and options answer; with another one, answers that were kept are of no use.
+        weight, priority: the operator's word on its share, see ModelSpec.
+        running, waiting, kv_cache: its load, see Load.
+        measured_at: when the load was read, in seconds since the epoch; it tells a new reading from an old one.
     """
 
     id: str
@@ -60,8 +63,12 @@ class Record:
     max_model_len: int
     max_num_seqs: int
     revision: str
+    weight: float = 1.0
+    priority: int = 0
     running: int = 0
     waiting: int = 0
+    kv_cache: float = 0.0
+    measured_at: float = 0.0
     version: int = 1
 
 
@@ -72,7 +79,7 @@ def records(spec: ModelSpec, suffix: str, state: State, url: str = "") -> list[R
         Record(
             id=f"{name}-{suffix}",
             state=state,
-            model=name,
+            model=spec.served_as if spec.served_as and name == spec.name else name,
             url=url,
             served_name=name,
             engine=spec.engine,
@@ -81,6 +88,8 @@ def records(spec: ModelSpec, suffix: str, state: State, url: str = "") -> list[R
             max_model_len=spec.max_model_len,
             max_num_seqs=spec.max_num_seqs,
             revision=spec.revision,
+            weight=spec.weight,
+            priority=spec.priority,
         )
         for name in engine.names(spec)
     ]

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Self
 
 import aiohttp
@@ -71,7 +72,8 @@ class Presence:
         except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("%s: the engine's load cannot be read: %s", self._records[0].id, error)
         else:
-            self._records = [replace(record, running=load.running, waiting=load.waiting) for record in self._records]
+            told = asdict(load) | {"measured_at": time.time()}
+            self._records = [replace(record, **told) for record in self._records]
 
     async def _tell(self) -> None:
         async with self._telling:

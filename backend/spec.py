@@ -71,6 +71,11 @@ class ModelSpec(StrictModel):
     """One model: what serves it, from which files, how large, on what. It is one Serve application of the same name."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the public model name")
+    served_as: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="the public name, where several entries serve one model: on GPUs and on CPUs, say; default `name`",
+    )
     engine: str
     source: str = Field(min_length=1, description="a path, or `package:name/path` for a file inside a Python package")
     task: Task = Task.CHAT
@@ -80,6 +85,8 @@ class ModelSpec(StrictModel):
     autoscaling: Autoscaling | None = Field(default=None, description="in place of num_replicas")
     nodes: int = Field(default=1, gt=0, description="machines that one replica spans; `resources` are of each")
     resources: Resources = Resources()
+    weight: float = Field(default=1.0, gt=0, description="a replica's share of the requests, beside its equals")
+    priority: int = Field(default=0, ge=0, description="replicas of a higher one are asked when no lower one can be")
     options: dict[str, Any] = Field(default_factory=dict, description="of the engine")
     route_prefix: str = Field(default="", pattern=r"^(/[^/{}]+)*$", description="Serve's HTTP route; default `/<name>`")
     start_timeout_s: float = Field(default=120.0, gt=0, description="from the start of the engine to its first health")

@@ -40,13 +40,16 @@ from gateway.routes.front import Gateway
 from gateway.routing.arrivals import Arrivals
 from gateway.routing.directory import Directory
 from gateway.routing.replica import Replica
-from gateway.routing.round_robin import RoundRobin
+from gateway.routing.router import Router
+from gateway.routing.shared_breakers import SharedBreakers
+from gateway.routing.watch import Watch
 from gateway.server.leaving import Presence
 from gateway.sessions.store import Sessions
 from gateway.settings import Settings
 from gateway.upstream.aiohttp_client import AiohttpClient
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.connection import Timeouts
+from gateway.upstream.health import HealthCheck
 from gateway.upstream.http1 import HttpClient
 
 # A worker that listens before it has read who serves what would refuse what another one answers.
@@ -74,7 +77,9 @@ def create_app(settings: Settings, presence: Presence | None = None) -> FastAPI:
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
     queue = (settings.queue_max_requests, settings.queue_wait_s)
     admission = Admission(directory, settings.workers, *queue, metrics)
-    dispatch = Dispatch(arrivals, admission, RoundRobin(), client, metrics)
+    router = Router(settings.routing_policy, settings.routing, metrics)
+    breakers, watch = SharedBreakers(router, redis), Watch(router, directory, HealthCheck())
+    dispatch = Dispatch(arrivals, admission, router, client, metrics)
     ledger, reservations = Ledger(redis, metrics), Reservations(link, settings.workers, metrics)
     metering, single = Metering(limits, reservations, ledger), SingleFlight(cache, flights)
     path = CompletionPath(catalog, metering, caching, single, dispatch)
@@ -83,7 +88,7 @@ def create_app(settings: Settings, presence: Presence | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as background:
             runs = [flights.run(), directory.run(), admission.run(), ring.run(), ledger.run(), reservations.run()]
-            runs += [link.run()] if link else []
+            runs += [breakers.run(), watch.run(), *([link.run()] if link else [])]
             followers = [background.create_task(run) for run in runs]
             presence.informed = await _informed(directory, ring)
             yield

@@ -14,7 +14,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-_Mode = Literal["livesum", "livemostrecent", "livemin"]
+_Mode = Literal["livesum", "livemostrecent", "livemin", "livemax"]
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -52,6 +52,9 @@ class Metrics:
         self._cache_noted = dict.fromkeys(self._cache_answers, 0)
         self.cache_bad_entries = self._counter("llmgw_cache_bad_entries", "Cache entries that could not be trusted.")
         self.replicas = self._gauge("llmgw_replicas", "Replicas known.", "livemostrecent", "model")
+        self._left_out = self._gauge(
+            "llmgw_replicas_left_out", "Replicas that are not asked, for they fail.", "livemax", "model"
+        )
         self.waiting = self._gauge(
             "llmgw_requests_waiting", "Requests that wait for a model to start.", "livesum", "model"
         )
@@ -68,6 +71,7 @@ class Metrics:
             "llmgw_redis_in_use", "1 while this part of every worker works on Redis.", "livemin", "part"
         )
         self._models_seen: set[str] = set()
+        self._models_failing: set[str] = set()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -108,6 +112,11 @@ class Metrics:
         for model, count in counts.items():
             self.replicas.labels(model).set(count)
         self._models_seen |= counts.keys()
+
+    def left_out_changed(self, counts: Mapping[str, int]) -> None:
+        self._models_failing |= counts.keys()
+        for model in self._models_failing:
+            self._left_out.labels(model).set(counts.get(model, 0))
 
     def render(self) -> bytes:
         """The exposition text, summed over workers."""

@@ -105,6 +105,8 @@ class Upstream(BaseModel):
         max_model_len: its context in tokens, when known.
         max_concurrency: how many requests it works on at once; the gateway lets the others wait. No bound when absent.
         tells_usage: it knows `stream_options.include_usage`; of other streams the gateway counts the events.
+        weight: its share of the requests beside its equals.
+        priority: replicas of a higher one are asked when no lower one can be.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -117,6 +119,8 @@ class Upstream(BaseModel):
     max_model_len: int | None = Field(default=None, gt=0)
     max_concurrency: int | None = Field(default=None, gt=0)
     tells_usage: bool = False
+    weight: float = Field(default=1.0, gt=0)
+    priority: int = Field(default=0, ge=0)
 
 
 class ClusterFile(InitSettingsSource):
@@ -139,7 +143,9 @@ class ClusterFile(InitSettingsSource):
         )
         if not isinstance(section, dict) or not isinstance(models, list):
             raise ConfigError(f"{path}: a mapping with `gateway:` (a mapping) and `models:` (a list) is expected")
-        return {"models": [model.get("name") for model in models if isinstance(model, dict)], **section}
+        # Several entries may serve one model.
+        names = [model.get("served_as") or model.get("name") for model in models if isinstance(model, dict)]
+        return {"models": [name for place, name in enumerate(names) if name not in names[:place]], **section}
 
 
 class Settings(BaseSettings):
@@ -192,6 +198,8 @@ class Settings(BaseSettings):
         default=1000, ge=0, description="Requests of a model that may wait in a worker for a place at its engines."
     )
     queue_wait_s: float = Field(default=60.0, gt=0, description="Seconds a request may wait for a place at an engine.")
+    routing_policy: str = Field(default="affinity", description="How a request's replica is chosen.")
+    routing: dict[str, str] = Field(default_factory=dict, description="The same by model, where it is another.")
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
     first_byte_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
     idle_timeout_s: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")

@@ -31,6 +31,12 @@ RECORD = writer.Record(
     max_model_len=4096,
     max_num_seqs=4,
     revision="r1",
+    weight=2.0,
+    priority=1,
+    running=3,
+    waiting=2,
+    kv_cache=0.5,
+    measured_at=7.0,
 )
 
 
@@ -43,6 +49,18 @@ def test_both_find_redis_in_the_same_way():
     gateway, backend = (Path(module.__file__) for module in (gateway_address, backend_address))
     assert gateway != backend
     assert gateway.read_text() == backend.read_text()
+
+
+def test_both_mean_the_same_model_by_its_public_name(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    common = "engine: llamacpp, source: /m.gguf, max_model_len: 128"
+    path.write_text(
+        f"models:\n  - {{name: m, {common}}}\n  - {{name: m-cpu, served_as: m, weight: 0.5, priority: 1, {common}}}\n"
+    )
+    assert Settings.load(config=path).models == ("m",)
+    written = [writer.records(spec, "1", writer.State.READY) for spec in ClusterSpec.load(path).models]
+    described = [(r.id, r.model, r.served_name, r.weight, r.priority) for (r,) in written]
+    assert described == [("m-1", "m", "m", 1.0, 0), ("m-cpu-1", "m", "m-cpu", 0.5, 1)]
 
 
 def test_both_mean_the_same_keys_and_times():
@@ -70,6 +88,8 @@ async def test_the_gateway_reads_what_the_backend_writes(directory, redis_server
     assert (replica.tasks, replica.max_model_len) == (frozenset(RECORD.tasks), RECORD.max_model_len)
     assert (replica.revision, replica.capabilities) == (RECORD.revision, frozenset(RECORD.capabilities))
     assert replica.max_concurrency == directory.pool("m").capacity == RECORD.max_num_seqs
+    assert (replica.weight, replica.priority) == (RECORD.weight, RECORD.priority)
+    assert replica.load == (RECORD.running + RECORD.waiting, RECORD.kv_cache, RECORD.measured_at)
     await backend.withdraw([RECORD])
     await eventually(lambda: not directory.pool("m").replicas)
 

@@ -72,10 +72,17 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests that are being worked on, and requests that wait for a slot."""
+    """What an engine has to do.
+
+    Attributes:
+        running: requests that are being worked on.
+        waiting: requests that wait for a slot.
+        kv_cache: how full the cache of keys and values is, 0 to 1; 0 where the engine does not tell.
+    """
 
     running: int = 0
     waiting: int = 0
+    kv_cache: float = 0.0
 
 
 class NoOptions(BaseModel):
@@ -134,5 +141,10 @@ class Engine(ABC):
 
 def sample(metrics: str, name: str) -> int:
     """The sum of one metric over its labels; 0 when it is not there."""
+    return int(sum(values(metrics, name)))
+
+
+def values(metrics: str, name: str) -> list[float]:
+    """One metric's values, one for each set of labels."""
     found = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", metrics, re.MULTILINE)
-    return int(sum(float(value) for value in found))
+    return [float(value) for value in found]

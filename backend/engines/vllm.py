@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.engines.base import KEY_VARIABLE, Engine, Launch, Load, Place, Share, sample
+from backend.engines.base import KEY_VARIABLE, Engine, Launch, Load, Place, Share, sample, values
 from backend.sources import locate, size
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ class Vllm(Engine):
         return Launch((python(), *argv), _environment(spec, place))
 
     def load(self, metrics: str) -> Load:
-        return Load(sample(metrics, "vllm:num_requests_running"), sample(metrics, "vllm:num_requests_waiting"))
+        running, waiting = sample(metrics, "vllm:num_requests_running"), sample(metrics, "vllm:num_requests_waiting")
+        # Each engine core of a data-parallel server has a cache of its own.
+        return Load(running, waiting, max(values(metrics, "vllm:kv_cache_usage_perc"), default=0.0))
 
     def capabilities(self, spec: "ModelSpec") -> tuple[str, ...]:
         if spec.task != "chat":

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 
 from gateway.completion.request import Call
-from gateway.errors import UpstreamFailed
+from gateway.errors import GatewayError, UpstreamFailed
 from gateway.limits.usage import Ended
+from gateway.routing.attempt import Attempt
 from gateway.upstream.client import UpstreamResponse
 from gateway.upstream.relay import Client, EventStream
 from gateway.upstream.sse import payloads
@@ -76,6 +77,7 @@ class EngineAnswer(Answer):
     def __init__(
         self,
         exchange: UpstreamResponse,
+        attempt: Attempt,
         call: Call,
         ended: Ended | None,
         events: EventStream | None = None,
@@ -83,6 +85,7 @@ class EngineAnswer(Answer):
     ) -> None:
         self.stream = events is not None
         self._exchange = exchange
+        self._attempt = attempt
         self._call = call
         self._ended = ended
         self._events = events
@@ -91,7 +94,7 @@ class EngineAnswer(Answer):
 
     @classmethod
     async def open(
-        cls, exchange: UpstreamResponse, call: Call, ended: Ended | None, *, usage_asked: bool
+        cls, exchange: UpstreamResponse, attempt: Attempt, call: Call, ended: Ended | None, *, usage_asked: bool
     ) -> "EngineAnswer":
         """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200."""
         content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
@@ -103,9 +106,17 @@ class EngineAnswer(Answer):
             first += (frames := await events.read())
             if not frames:
                 break
-        return cls(exchange, call, ended, events, first)
+        attempt.first_token()
+        return cls(exchange, attempt, call, ended, events, first)
 
     async def body(self) -> bytes:
+        try:
+            return await self._whole()
+        except GatewayError as error:
+            self._attempt.failed(error)
+            raise
+
+    async def _whole(self) -> bytes:
         body = await self._exchange.body(_MAX_BODY_BYTES)
         if body.startswith((b'{"error"', b'{"object":"error"')):
             raise UpstreamFailed("The engine answered with an error under a status of success.")
@@ -118,19 +129,31 @@ class EngineAnswer(Answer):
         frames = self._first
         while frames and self._events is not None:
             yield frames
-            frames = await self._events.read()
+            try:
+                frames = await self._events.read()
+            except GatewayError as error:
+                self._attempt.failed(error)
+                raise
 
     async def relay(self, client: Client) -> None:
         if self._first:
             client.write(self._first)
         if self._events is not None:
-            await self._events.relay(client)
+            try:
+                await self._events.relay(client)
+            except GatewayError as error:
+                self._attempt.failed(error)
+                raise
 
     async def aclose(self) -> None:
         try:
             if self._events is not None and self._events.ended and not self._exchange.complete:
                 await self._exchange.drain(_DRAIN_S)
         finally:
+            if self._exchange.complete or (self._events is not None and self._events.ended):
+                self._attempt.ended(self._used().completion)
+            else:
+                self._attempt.abandoned()
             self._exchange.close()
             if self._ended is not None:
                 ended, self._ended = self._ended, None

@@ -24,9 +24,10 @@ from gateway.errors import (
 from gateway.limits.usage import Ended
 from gateway.metrics import Metrics
 from gateway.routing.arrivals import Arrivals
+from gateway.routing.attempt import Attempt
 from gateway.routing.pool import Pool
 from gateway.routing.replica import Replica
-from gateway.routing.round_robin import RoundRobin
+from gateway.routing.router import Router
 from gateway.upstream.client import UpstreamClient, UpstreamResponse
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ _RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 class Dispatch:
     def __init__(
-        self, arrivals: Arrivals, admission: Admission, router: RoundRobin, client: UpstreamClient, metrics: Metrics
+        self, arrivals: Arrivals, admission: Admission, router: Router, client: UpstreamClient, metrics: Metrics
     ) -> None:
         self._arrivals = arrivals
         self._admission = admission
@@ -64,7 +65,7 @@ class Dispatch:
     async def _first(self, call: Call, pool: Pool, context: RequestContext, ended: Ended | None) -> Answer:
         replicas = pool.replicas[call.endpoint.task]
         silent = 0
-        for replica in self._router.order(pool.model, replicas):
+        for replica in self._router.order(pool, replicas, context, call):
             try:
                 return await self._ask(replica, call, context, ended)
             except (ReplicaUnreachable, ReplicaSilent) as error:
@@ -79,6 +80,19 @@ class Dispatch:
         raise NoReplica(f"No replica of '{pool.model}' can be reached at the moment. Please try again.")
 
     async def _ask(self, replica: Replica, call: Call, context: RequestContext, ended: Ended | None) -> Answer:
+        attempt = self._router.begin(replica)
+        try:
+            return await self._begin(replica, attempt, call, context, ended)
+        except GatewayError as error:
+            attempt.failed(error)
+            raise
+        except BaseException:
+            attempt.abandoned()
+            raise
+
+    async def _begin(
+        self, replica: Replica, attempt: Attempt, call: Call, context: RequestContext, ended: Ended | None
+    ) -> Answer:
         headers = {"content-type": "application/json", "x-request-id": context.request_id}
         if replica.key is not None:
             headers["authorization"] = f"Bearer {replica.key}"
@@ -90,8 +104,8 @@ class Dispatch:
             if exchange.status != 200:
                 raise await _refusal(exchange, replica, call)
             if not call.stream:
-                return EngineAnswer(exchange, call, ended)
-            return await EngineAnswer.open(exchange, call, ended, usage_asked=usage_asked)
+                return EngineAnswer(exchange, attempt, call, ended)
+            return await EngineAnswer.open(exchange, attempt, call, ended, usage_asked=usage_asked)
         except BaseException:
             exchange.close()
             raise

@@ -14,7 +14,8 @@ class Pool:
     Attributes:
         tasks: such as `chat`, `completions`, `embeddings`: of its replicas, or of those that are expected.
         max_model_len: context in tokens that every replica can take, None when unknown.
-        replicas: those that take requests, by task; empty while there is none.
+        replicas: those that take requests, by task, those of the lowest priority number first; empty while there is
+            none.
         revision: which weights and options answer under this name; another one gives other answers.
         capacity: how many requests its replicas work on at once, None when there is no bound or no replica. Those that
             drain count, since what they still work on does.
@@ -63,6 +64,7 @@ def pools(
 
 
 def _pool(model: str, replicas: Sequence[Replica] | None, expected: Sequence[Record], draining: int) -> Pool:
+    replicas = replicas and sorted(replicas, key=lambda replica: replica.priority)
     known = replicas or expected
     tasks = frozenset[str]().union(*(member.tasks for member in known))
     return Pool(

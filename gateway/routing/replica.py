@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -35,12 +35,35 @@ class Record(BaseModel):
     max_model_len: int
     max_num_seqs: int
     revision: str
+    weight: float
+    priority: int
+    running: int
+    waiting: int
+    kv_cache: float
+    measured_at: float
 
     @model_validator(mode="after")
     def _has_an_address(self) -> Self:
         if self.state is not State.ASLEEP:
             Origin.parse(self.url)
         return self
+
+
+class Load(NamedTuple):
+    """What a replica said it had to do, for all gateways together.
+
+    Attributes:
+        requests: running and waiting.
+        kv_cache: how full its cache of keys and values was, 0 to 1.
+        measured_at: by the replica's clock; it only tells a new reading from an old one.
+    """
+
+    requests: int = 0
+    kv_cache: float = 0.0
+    measured_at: float = 0.0
+
+
+UNTOLD = Load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +79,9 @@ class Replica:
         revision: which weights and options it answers with; empty when unknown.
         tells_usage: a stream of its can be asked what was used.
         capabilities: what its engine can do beside its tasks, as the directory says.
+        weight: its share of the requests beside its equals.
+        priority: those of a higher one are asked when no lower one can be.
+        load: the last that was told of it; nobody tells of a static one.
     """
 
     id: str
@@ -70,6 +96,9 @@ class Replica:
     revision: str
     tells_usage: bool
     capabilities: frozenset[str] = frozenset()
+    weight: float = 1.0
+    priority: int = 0
+    load: Load = UNTOLD
 
     @classmethod
     def from_record(cls, record: Record, key: str | None) -> "Replica":
@@ -86,6 +115,9 @@ class Replica:
             revision=record.revision,
             tells_usage=True,
             capabilities=record.capabilities,
+            weight=record.weight,
+            priority=record.priority,
+            load=Load(record.running + record.waiting, record.kv_cache, record.measured_at),
         )
 
     @classmethod
@@ -103,4 +135,6 @@ class Replica:
             max_concurrency=upstream.max_concurrency,
             revision="",
             tells_usage=upstream.tells_usage,
+            weight=upstream.weight,
+            priority=upstream.priority,
         )

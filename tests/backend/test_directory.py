@@ -44,7 +44,7 @@ async def test_a_replica_comes_lives_and_goes(redis: Redis, redis_url: str) -> N
         await changes.subscribe(CHANGES)
         await directory.publish([replace(RECORD, state=State.STARTING)])
         await directory.publish([RECORD])
-        await directory.publish([replace(RECORD, running=2, waiting=1)])
+        await directory.publish([replace(RECORD, running=2, waiting=1, kv_cache=0.5, measured_at=7.0)])
         assert json.loads(await redis.get(KEY)) == {
             "version": 1,
             "id": "m-1",
@@ -58,8 +58,12 @@ async def test_a_replica_comes_lives_and_goes(redis: Redis, redis_url: str) -> N
             "max_model_len": 128,
             "max_num_seqs": 4,
             "revision": "r1",
+            "weight": 1.0,
+            "priority": 0,
             "running": 2,
             "waiting": 1,
+            "kv_cache": 0.5,
+            "measured_at": 7.0,
         }
         assert 0 < await redis.ttl(KEY) <= EXPIRY_S
         assert await redis.smembers(IDS) == {"m-1"}

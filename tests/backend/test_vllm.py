@@ -190,8 +190,11 @@ def test_the_load_is_read_from_a_scrape() -> None:
         'vllm:num_requests_running{engine="1",model_name="llama"} 2.0\n'
         'vllm:num_requests_waiting{engine="0",model_name="llama"} 1.0\n'
         'vllm:num_requests_waiting_by_reason{engine="0",model_name="llama",reason="capacity"} 1.0\n'
+        'vllm:kv_cache_usage_perc{engine="0",model_name="llama"} 0.25\n'
+        'vllm:kv_cache_usage_perc{engine="1",model_name="llama"} 0.75\n'
     )
-    assert VLLM.load(scrape) == Load(running=5, waiting=1)
+    assert VLLM.load(scrape) == Load(running=5, waiting=1, kv_cache=0.75)
+    assert VLLM.load("") == Load()
 
 
 def test_on_amd_cards_it_sees_those_that_ray_gave(monkeypatch: pytest.MonkeyPatch) -> None:

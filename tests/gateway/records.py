@@ -24,6 +24,10 @@ def record(id_: str, **changes: object) -> str:
         "revision": "r1",
         "running": 0,
         "waiting": 0,
+        "kv_cache": 0.0,
+        "measured_at": 0.0,
+        "weight": 1.0,
+        "priority": 0,
     }
     return json.dumps(fields | changes)
 
