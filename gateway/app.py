@@ -22,6 +22,7 @@ from gateway.completion.dispatch import Dispatch
 from gateway.completion.flights import Flights
 from gateway.completion.metering import Metering
 from gateway.completion.request import Endpoint
+from gateway.completion.semantic import Semantic
 from gateway.completion.singleflight import SingleFlight
 from gateway.keys.ring import KeyRing
 from gateway.limits.requests import RequestLimits
@@ -71,15 +72,16 @@ def create_app(settings: Settings, presence: Presence | None = None) -> FastAPI:
     limits = RequestLimits(link, settings.workers, metrics)
     ring = _key_ring(settings, redis, metrics)
     cache = ExactCache(link, settings.cache_ttl_s, settings.cache_max_answer_bytes, metrics)
-    mail = Mail(redis if cache.on else None)
-    flights = Flights(cache, mail)
-    caching = Caching(cache, mail, metrics, paced=settings.cache_replay == "paced")
     arrivals = Arrivals(directory, settings.replica_wait_s, metrics)
     queue = (settings.queue_max_requests, settings.queue_wait_s)
     admission = Admission(directory, settings.workers, *queue, metrics)
     router = Router(settings.routing_policy, settings.routing, metrics)
     breakers, watch = SharedBreakers(router, redis), Watch(router, directory, HealthCheck())
     dispatch = Dispatch(arrivals, admission, router, client, metrics)
+    mail = Mail(redis if cache.on else None)
+    flights = Flights(cache, mail)
+    semantic = Semantic.of(settings, link, cache, dispatch, directory.pool, metrics)
+    caching = Caching(cache, mail, metrics, paced=settings.cache_replay == "paced", semantic=semantic)
     ledger, reservations = Ledger(redis, metrics), Reservations(link, settings.workers, metrics)
     metering, single = Metering(limits, reservations, ledger), SingleFlight(cache, flights)
     path = CompletionPath(catalog, metering, caching, single, dispatch)

@@ -9,11 +9,13 @@ import os
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+# Where an answer came from, as the cache saw it.
+CacheOutcome = Literal["hit", "semantic", "shared", "miss"]
 _Mode = Literal["livesum", "livemostrecent", "livemin", "livemax"]
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -48,9 +50,13 @@ class Metrics:
             "llmgw_limits_alone", "Requests whose limit a worker had to judge by itself, since Redis did not."
         )
         answers = self._counter("llmgw_cache_answers", "Completions that the cache was asked for.", "cache")
-        self._cache_answers = {outcome: answers.labels(outcome) for outcome in ("hit", "miss", "shared")}
+        outcomes: tuple[CacheOutcome, ...] = get_args(CacheOutcome)
+        self._cache_answers = {outcome: answers.labels(outcome) for outcome in outcomes}
         self._cache_noted = dict.fromkeys(self._cache_answers, 0)
         self.cache_bad_entries = self._counter("llmgw_cache_bad_entries", "Cache entries that could not be trusted.")
+        self.semantic_failures = self._counter(
+            "llmgw_semantic_failures", "Failures after which the semantic cache was off for a while."
+        )
         self.replicas = self._gauge("llmgw_replicas", "Replicas known.", "livemostrecent", "model")
         self._left_out = self._gauge(
             "llmgw_replicas_left_out", "Replicas that are not asked, for they fail.", "livemax", "model"
@@ -83,7 +89,7 @@ class Metrics:
     def _seconds(self, name: str, text: str) -> BatchHistogram:
         return BatchHistogram(name, text, ["door"], buckets=_BUCKETS_S, registry=self.registry)
 
-    def note_cache(self, outcome: Literal["hit", "miss", "shared"]) -> None:
+    def note_cache(self, outcome: CacheOutcome) -> None:
         """Counted by `write_noted`: a value that other processes can read costs a system call at each change."""
         self._cache_noted[outcome] += 1
 

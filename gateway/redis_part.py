@@ -20,6 +20,11 @@ class RedisPart:
         self._words = {True: works, False: fails}
         self._state: bool | None = None
 
+    @property
+    def working(self) -> bool:
+        """Whether Redis did what it was asked for last."""
+        return self._state is not False
+
     def works(self) -> None:
         if self._state is not True:
             self._change(True, "Redis answers")

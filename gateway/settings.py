@@ -191,6 +191,12 @@ class Settings(BaseSettings):
     )
     session_ttl_s: int = Field(default=86_400, gt=0, description="Seconds a session is kept after its last turn.")
     session_max_messages: int = Field(default=100, ge=2, description="Messages of one session; the oldest ones go.")
+    cache_embeddings_model: str | None = Field(
+        default=None, description="The model that the semantic cache has its questions' embeddings from."
+    )
+    cache_thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default={}, description="Of each chat model with a semantic cache, how near (cosine) two questions must be."
+    )
     replica_wait_s: float = Field(
         default=300.0, ge=0, description="Seconds a request waits for a model that sleeps or starts."
     )
@@ -242,6 +248,12 @@ class Settings(BaseSettings):
                 f"no key is defined, so the gateway serves loopback only, not {self.host}: "
                 "define keys (`llmgw keys create`) or pass --insecure"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_of_embeddings(self) -> "Settings":
+        if self.cache_thresholds and not self.cache_embeddings_model:
+            raise ValueError("cache_thresholds want cache_embeddings_model, the model that makes the embeddings")
         return self
 
     @property

@@ -51,6 +51,11 @@ class ExactCache:
     def on(self) -> bool:
         return self._link is not None
 
+    @property
+    def available(self) -> bool:
+        """Whether Redis did what it was asked for last."""
+        return self._reads.working
+
     def look_up(self, key: str, claim: Claim | None) -> "asyncio.Future[Any] | None":
         """Asks for an entry without waiting, and leaves the claim where there is none; `read` takes the reply."""
         if self._link is None:

@@ -27,11 +27,12 @@ class CachedAnswer(Answer):
     """
     Args:
         paced: a stream comes at the pace it was written, else at once.
+        outcome: `hit`, or how else it was found.
     """
 
-    def __init__(self, entry: Entry, call: Call, *, paced: bool) -> None:
+    def __init__(self, entry: Entry, call: Call, *, paced: bool, outcome: str = "hit") -> None:
         self.stream = call.stream
-        self.headers = ((b"x-llmgw-cache", b"hit"), (b"age", b"%d" % entry.age_s))
+        self.headers = ((b"x-llmgw-cache", outcome.encode()), (b"age", b"%d" % entry.age_s))
         self._entry = entry
         self._call = call
         self._paced = paced

@@ -11,8 +11,9 @@ from gateway.cache.policy import Policy, policy
 from gateway.completion.answer import Answer
 from gateway.completion.cached import CachedAnswer, serves
 from gateway.completion.request import Call
+from gateway.completion.semantic import Question, Semantic
 from gateway.context import RequestContext
-from gateway.metrics import Metrics
+from gateway.metrics import CacheOutcome, Metrics
 
 _BYPASS = ((b"x-llmgw-cache", b"bypass"),)
 
@@ -22,9 +23,13 @@ class Caching:
     Args:
         mail: whose claims are left where there is no answer yet.
         paced: see CachedAnswer.
+        semantic: None where no model has a threshold.
     """
 
-    def __init__(self, cache: ExactCache, mail: Mail, metrics: Metrics, *, paced: bool) -> None:
+    def __init__(
+        self, cache: ExactCache, mail: Mail, metrics: Metrics, *, paced: bool, semantic: Semantic | None = None
+    ) -> None:
+        self.semantic = semantic
         self.cache = cache
         self.mail = mail
         self.paced = paced
@@ -42,7 +47,10 @@ class Caching:
         if not allowed.read:
             return Lookup(self, call, allowed, key, None, None)
         claim = self.mail.claim(stream=call.stream, usage=call.wants_usage)
-        return Lookup(self, call, allowed, key, claim, self.cache.look_up(key, claim))
+        lookup = Lookup(self, call, allowed, key, claim, self.cache.look_up(key, claim))
+        if self.semantic is not None:
+            lookup.question = self.semantic.question(call, context, revision)
+        return lookup
 
     def bypassed(self, answer: Answer) -> Answer:
         """An answer in which the cache had no part, and which says so where there is a cache."""
@@ -57,7 +65,10 @@ class Lookup:
     Attributes:
         claim: left where there is no answer yet, so that who asks meanwhile finds this worker; None where nobody does.
         holder: the claim of who was faster.
+        question: for the semantic cache, where that has a part too.
     """
+
+    question: Question | None = None
 
     def __init__(
         self,
@@ -85,7 +96,11 @@ class Lookup:
         """The answer from the cache, if there is one that will do."""
         if self._pending is None:
             return None
-        return self._answer(await self._caching.cache.read(self.key, self._pending))
+        found = self._answer(await self._caching.cache.read(self.key, self._pending))
+        if found is not None or self.holder is not None or self.question is None:
+            return found
+        near = await self.question.look_up(self._will_do)
+        return None if near is None else self._cached(near, "semantic")
 
     async def again(self, lost: Claim | None) -> CachedAnswer | None:
         """The same, now that nobody makes the answer any more that was claimed so."""
@@ -96,17 +111,25 @@ class Lookup:
 
     def keep(self, entry: Entry) -> bool:
         """Stores the answer; returns whether it could be."""
-        return self._caching.cache.write(self.key, entry)
+        kept = self._caching.cache.write(self.key, entry)
+        if kept and self.question is not None:
+            self.question.keep()
+        return kept
 
-    def note(self, outcome: Literal["hit", "miss", "shared"]) -> None:
+    def note(self, outcome: CacheOutcome) -> None:
         self._caching.metrics.note_cache(outcome)
 
     def _answer(self, found: Entry | Claim | None) -> CachedAnswer | None:
         if isinstance(found, Claim):
             self.holder = found
             return None
-        self.holder, oldest = None, self._allowed.max_age_s
-        if found is None or not serves(found, self.call) or (oldest is not None and found.age_s > oldest):
-            return None
-        self.note("hit")
-        return CachedAnswer(found, self.call, paced=self._caching.paced)
+        self.holder = None
+        return None if found is None or not self._will_do(found) else self._cached(found, "hit")
+
+    def _cached(self, entry: Entry, outcome: Literal["hit", "semantic"]) -> CachedAnswer:
+        self.note(outcome)
+        return CachedAnswer(entry, self.call, paced=self._caching.paced, outcome=outcome)
+
+    def _will_do(self, entry: Entry) -> bool:
+        oldest = self._allowed.max_age_s
+        return serves(entry, self.call) and (oldest is None or entry.age_s <= oldest)

@@ -1,0 +1,188 @@
+"""Which English words may stand for one another, and which are opposites, by their roots: WordNet's, and a few more."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+_VOWELS = frozenset("aeiouy")
+# The forms that no rule gives; of verbs that questions are made of.
+_IRREGULAR = """
+ate eaten eat; beaten beat; became become; began begun begin; bent bend; bit bitten bite; blew blown blow; bought buy;
+broke broken break; brought bring; built build; burnt burn; came come; caught catch; chose chosen choose; cost cost;
+dealt deal; died dying die; drank drunk drink; drawn drew draw; driven drove drive; fallen fell fall; fed feed; felt
+feel; fought fight; flew flown fly; forgot forgotten forget; found find; froze frozen freeze; gave given give; gone
+went go; got gotten get; grew grown grow; heard hear; held hold; hid hidden hide; kept keep; knew known know; laid
+lay; led lead; left leave; lent lend; lost lose; lying lie; made make; meant mean; met meet; paid pay; ran run; ridden
+rode ride; risen rose rise; said say; sang sung sing; sank sunk sink; seen saw see; sent send; shook shaken shake;
+shot shoot; shown show; sold sell; spent spend; spoke spoken speak; stolen stole steal; stood stand; stuck stick; swam
+swum swim; taken took take; taught teach; thought think; threw thrown throw; told tell; understood understand; woke
+woken wake; won win; wore worn wear; written wrote write; used use; children child; men man; women woman; feet foot;
+teeth tooth; mice mouse; geese goose; lives life; knives knife; leaves leaf; data data; people people
+"""
+_ROOTS = {
+    form: forms[-1] for entry in _IRREGULAR.split(";") for forms in [entry.split()] if forms for form in forms[:-1]
+}
+# What WordNet has in no synset of its own, or counts too seldom: of everyday questions.
+_EVERYDAY = """\
+remove delete erase
+convert turn change transform
+transfer copy move
+integer int
+reservation booking
+luggage baggage bag
+stay remain keep
+duration length last
+customary usual
+collapse fall
+population inhabitant
+beat defeat
+enable activate
+disable deactivate
+start begin launch
+end stop finish
+build construct
+demolish destroy
+create make build
+fix repair solve
+show display
+choose select pick
+picture image photo
+movie film
+latest last recent newest
+cook boil
+trip travel journey visit
+number amount quantity count
+author writer write
+lower reduce decrease
+raise increase
+decline reject refuse
+own property belong
+defeat win
+return back
+withdraw withdrawal
+deadline due
+ask request
+boss manager
+bake oven
+sight attraction
+build ! demolish
+start ! end
+add ! remove
+"""
+_TURNING = ("un", "re", "dis", "de", "non", "in", "im", "mis")
+_NONE: frozenset[int] = frozenset()
+
+
+def root(word: str) -> str:
+    """The word without the endings of its plural, third person, past and participles, in American spelling.
+
+    It need not be a word; equal words have equal roots, and few others.
+    """
+    word = _ROOTS.get(word, word)
+    if len(word) > 3 and not word.endswith(("ss", "us", "is")):
+        if word.endswith("ies"):
+            word = word[:-3] + "y"
+        elif word.endswith(("ches", "shes", "sses", "xes", "zes", "oes")):
+            word = word[:-2]
+        elif word.endswith("s"):
+            word = word[:-1]
+    for ending in ("ing", "ed"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and _VOWELS & set(word[: -len(ending)]):
+            word = word[: -len(ending)]
+            if word[-1] == word[-2] and word[-1] not in "lsz":
+                word = word[:-1]
+            elif word[-1] == "i":
+                word = word[:-1] + "y"
+            break
+    word = re.sub(r"our$", "or", re.sub(r"(?<=[bct])re$", "er", re.sub(r"(?<=\w\w)is(?=e?$)", "iz", word)))
+    word = re.sub(r"ll$", "l", word)
+    word = word[:-1] if word.endswith("e") and len(word) > 3 else word
+    return word[:-1] + "i" if word.endswith("y") and len(word) > 3 else word
+
+
+def inflected(word: str) -> bool:
+    """Whether it is a past or a participle, as far as its form shows."""
+    return word in _ROOTS or (word.endswith(("ed", "ing")) and root(word) not in (word, word[:-1]))
+
+
+class _Thesaurus(NamedTuple):
+    """
+    Attributes:
+        lines: the numbers of the lines that a root shares with those that may stand for it.
+        opposites: of a root.
+    """
+
+    lines: dict[str, set[int]]
+    opposites: dict[str, set[str]]
+
+
+@cache
+def load() -> _Thesaurus:
+    lines: defaultdict[str, set[int]] = defaultdict(set)
+    opposites: defaultdict[str, set[str]] = defaultdict(set)
+    text = _EVERYDAY + resources.files("gateway.cache").joinpath("wordnet.txt").read_text()
+    for number, line in enumerate(text.splitlines()):
+        words = [root(word) for word in line.split()] if line[:1] != "#" else []
+        if "!" in words:
+            opposites[words[0]].add(words[2])
+            opposites[words[2]].add(words[0])
+        else:
+            for word in words:
+                lines[word].add(number)
+    return _Thesaurus(dict(lines), dict(opposites))
+
+
+def related(one: str, other: str) -> bool:
+    """Whether two roots may stand for one another."""
+    lines = load().lines
+    return one == other or not lines.get(one, _NONE).isdisjoint(lines.get(other, _NONE))
+
+
+def opposed(one: str, other: str) -> bool:
+    """Whether two roots, or words that may stand for them, are opposites: `build`, `demolish`; `undo`, `redo`."""
+    if _bare(one) & {other, *_bare(other)} or one in _bare(other):
+        return True
+    opposites = load().opposites
+    return any(
+        related(opposite, base)
+        for a, b in ((one, other), (other, one))
+        for of in bases(a)
+        for opposite in opposites.get(of, ())
+        for base in bases(b)
+    )
+
+
+def denies(word: str) -> bool:
+    """Whether a prefix turns a known word round in it: `unsafe`."""
+    return any(map(_known, _bare(word, ("un", "non", "dis"))))
+
+
+def graded(word: str) -> bool:
+    """Whether it is a comparative or a superlative of a known word."""
+    return word.endswith(("er", "est")) and any(base != word and _known(base) for base in bases(word))
+
+
+def _known(word: str) -> bool:
+    return word in load().lines or word in load().opposites
+
+
+def _bare(word: str, prefixes: tuple[str, ...] = _TURNING) -> set[str]:
+    """What is left of it without a prefix that turns it round."""
+    return {root(word[len(prefix) :]) for prefix in prefixes if word.startswith(prefix) and len(word) > len(prefix) + 1}
+
+
+def bases(word: str) -> set[str]:
+    """The root, and those of which it may be the comparative, the superlative or the adverb."""
+    found = {word}
+    for ending in ("iest", "est", "ier", "er", "li"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            base = word[: -len(ending)]
+            found |= {f"{base}i"} if ending[0] == "i" else {base, base[:-1]} if base[-1] == base[-2] else {base}
+    return found
+
+
+def roots(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(root, words))
