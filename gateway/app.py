@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -19,9 +20,11 @@ from gateway.completion.caching import Caching
 from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
 from gateway.completion.dispatch import Dispatch
+from gateway.completion.fallbacks import Fallbacks
 from gateway.completion.flights import Flights
 from gateway.completion.metering import Metering
 from gateway.completion.request import Endpoint
+from gateway.completion.retries import RuleBook
 from gateway.completion.semantic import Semantic
 from gateway.completion.singleflight import SingleFlight
 from gateway.keys.ring import KeyRing
@@ -49,9 +52,9 @@ from gateway.sessions.store import Sessions
 from gateway.settings import Settings
 from gateway.upstream.aiohttp_client import AiohttpClient
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.connection import Timeouts
 from gateway.upstream.health import HealthCheck
 from gateway.upstream.http1 import HttpClient
+from gateway.upstream.timeouts import Timeouts
 
 # A worker that listens before it has read who serves what would refuse what another one answers.
 _INFORMED_S = 5.0
@@ -77,14 +80,16 @@ def create_app(settings: Settings, presence: Presence | None = None) -> FastAPI:
     admission = Admission(directory, settings.workers, *queue, metrics)
     router = Router(settings.routing_policy, settings.routing, metrics)
     breakers, watch = SharedBreakers(router, redis), Watch(router, directory, HealthCheck())
-    dispatch = Dispatch(arrivals, admission, router, client, metrics)
+    rules = _rules(settings)
+    fallbacks = Fallbacks(rules, directory)
+    dispatch = Dispatch(arrivals, admission, router, client, rules, fallbacks, metrics)
     mail = Mail(redis if cache.on else None)
     flights = Flights(cache, mail)
     semantic = Semantic.of(settings, link, cache, dispatch, directory.pool, metrics)
     caching = Caching(cache, mail, metrics, paced=settings.cache_replay == "paced", semantic=semantic)
     ledger, reservations = Ledger(redis, metrics), Reservations(link, settings.workers, metrics)
     metering, single = Metering(limits, reservations, ledger), SingleFlight(cache, flights)
-    path = CompletionPath(catalog, metering, caching, single, dispatch)
+    path = CompletionPath(catalog, fallbacks, metering, caching, single, dispatch)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -146,8 +151,24 @@ def _key_ring(settings: Settings, redis: Redis | None, metrics: Metrics) -> KeyR
 
 
 def _upstream_client(settings: Settings) -> UpstreamClient:
-    timeouts = Timeouts(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.idle_timeout_s)
+    timeouts = _timeouts(settings)
     return HttpClient(timeouts) if settings.http_client == "native" else AiohttpClient(timeouts)
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    return Timeouts(
+        settings.connect_timeout_s,
+        settings.first_byte_timeout_s,
+        settings.first_token_timeout_s,
+        settings.idle_timeout_s,
+        settings.total_timeout_s,
+    )
+
+
+def _rules(settings: Settings) -> RuleBook:
+    usual = _timeouts(settings)
+    special = {model: replace(usual, **changes) for model, changes in settings.timeouts.items()}
+    return RuleBook(usual, special, settings.fallbacks)
 
 
 def _redis(settings: Settings) -> Redis | None:

@@ -20,6 +20,7 @@
       RateLimited                    429  the key has used up its minute, or has too many answers open
       OverBudget                     429  the key has used up its day or month
       UpstreamRejected               4xx  the engine's own verdict on the request
+        UpstreamBusy             429, 503  every replica wants to be asked later
       UpstreamFailed                 502  the engine answered, but not with an answer
         ReplicaUnreachable                no connection: another replica is asked
         ReplicaSilent                     closed without an answer: one other replica is asked
@@ -189,12 +190,17 @@ class UpstreamRejected(GatewayError):
     """The engine refused the request itself; its status (400 to 499), words and retry headers are passed on."""
 
     type = "invalid_request_error"
-    code = None
+    code: str | None = None
 
     def __init__(self, message: str, *, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
+
+
+class UpstreamBusy(UpstreamRejected):
+    type = "overloaded_error"
+    code = "upstream_busy"
 
 
 class UpstreamFailed(GatewayError):

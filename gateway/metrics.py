@@ -46,6 +46,9 @@ class Metrics:
         self.in_flight = self._gauge("llmgw_requests_in_flight", "Open requests.", "livesum")
         self.disconnects = self._counter("llmgw_client_disconnects", "Requests whose client left before the end.")
         self.upstream_errors = self._counter("llmgw_upstream_errors", "Failed calls to a replica.", "model", "code")
+        self.retries = self._counter("llmgw_retries", "Times an engine was asked after another had failed.", "model")
+        self.resumes = self._counter("llmgw_resumes", "Broken streams that another replica went on with.", "model")
+        self.fallbacks = self._counter("llmgw_fallbacks", "Requests that another model took.", "model", "fallback")
         self.limits_alone = self._counter(
             "llmgw_limits_alone", "Requests whose limit a worker had to judge by itself, since Redis did not."
         )

@@ -36,6 +36,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+Timeout = Literal["connect", "first_byte", "first_token", "idle", "total"]
+
+
 class Key(BaseModel):
     """An API key, known by its hash only.
 
@@ -104,6 +107,7 @@ class Upstream(BaseModel):
         tasks: which endpoints it serves.
         max_model_len: its context in tokens, when known.
         max_concurrency: how many requests it works on at once; the gateway lets the others wait. No bound when absent.
+        continues: it goes on with a last message of the assistant's, as vLLM and llama.cpp do.
         tells_usage: it knows `stream_options.include_usage`; of other streams the gateway counts the events.
         weight: its share of the requests beside its equals.
         priority: replicas of a higher one are asked when no lower one can be.
@@ -121,6 +125,7 @@ class Upstream(BaseModel):
     tells_usage: bool = False
     weight: float = Field(default=1.0, gt=0)
     priority: int = Field(default=0, ge=0)
+    continues: bool = False
 
 
 class ClusterFile(InitSettingsSource):
@@ -208,7 +213,15 @@ class Settings(BaseSettings):
     routing: dict[str, str] = Field(default_factory=dict, description="The same by model, where it is another.")
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
     first_byte_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
+    first_token_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first event.")
     idle_timeout_s: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")
+    total_timeout_s: float = Field(default=3600.0, gt=0, description="Seconds a request may take, with all attempts.")
+    timeouts: dict[str, dict[Timeout, Annotated[float, Field(gt=0)]]] = Field(
+        default={}, description="Of single models, by name, what differs from the five above."
+    )
+    fallbacks: dict[str, tuple[str, ...]] = Field(
+        default={}, description="Models that stand in for a model that fails, or is too small for a prompt, in order."
+    )
     drain_notice_s: float = Field(
         default=1.0, ge=0, description="Seconds a stopping worker says so, and serves on, before it listens no more."
     )

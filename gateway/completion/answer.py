@@ -1,5 +1,6 @@
 """An engine's answer on its way to whoever asked: whole, or as a stream of events."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import orjson
 
 from gateway.completion.request import Call
-from gateway.errors import GatewayError, UpstreamFailed
+from gateway.errors import DeadlineExceeded, GatewayError, UpstreamFailed
 from gateway.limits.usage import Ended
 from gateway.routing.attempt import Attempt
 from gateway.upstream.client import UpstreamResponse
@@ -26,10 +27,14 @@ class Answer(ABC):
     Attributes:
         stream: whether it comes as events.
         headers: what the response tells of it.
+        waited_s: how long engines took until it began, and the queue before them, in seconds.
+        foreign: it is another model's than the one that was asked.
     """
 
     stream: bool
     headers: Sequence[tuple[bytes, bytes]] = ()
+    waited_s = 0.0
+    foreign = False
 
     @abstractmethod
     async def body(self) -> bytes:
@@ -71,97 +76,134 @@ class EngineAnswer(Answer):
     """An answer that an engine gives now; closing it stops the engine if it has not finished.
 
     Args:
+        attempt: told how it went.
+        until: the request's own deadline, by the loop's time: no fault of the engine's.
+
+    Attributes:
         ended: told what was used, once, when the answer is closed; None where nobody wants to know.
+        source: of a stream.
     """
 
     def __init__(
         self,
         exchange: UpstreamResponse,
-        attempt: Attempt,
         call: Call,
-        ended: Ended | None,
+        attempt: Attempt,
+        until: float,
         events: EventStream | None = None,
         first: bytes = b"",
     ) -> None:
         self.stream = events is not None
+        self.ended: Ended | None = None
+        self.source = events
         self._exchange = exchange
-        self._attempt = attempt
         self._call = call
-        self._ended = ended
-        self._events = events
+        self._attempt = attempt
+        self._until = until
         self._first = first
-        self._body = b""
 
     @classmethod
-    async def open(
-        cls, exchange: UpstreamResponse, attempt: Attempt, call: Call, ended: Ended | None, *, usage_asked: bool
-    ) -> "EngineAnswer":
-        """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200."""
-        content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
-        if not content_type.startswith("text/event-stream"):
-            raise UpstreamFailed(f"The engine answered a stream request with {content_type or 'no content type'}.")
-        hide_usage = usage_asked and not call.wants_usage
-        events, first = EventStream(exchange, call.choices, hide_usage=hide_usage), b""
-        while b"data:" not in first:  # a comment, such as a ping, promises nothing
-            first += (frames := await events.read())
-            if not frames:
-                break
-        attempt.first_token()
-        return cls(exchange, attempt, call, ended, events, first)
-
-    async def body(self) -> bytes:
-        try:
-            return await self._whole()
-        except GatewayError as error:
-            self._attempt.failed(error)
-            raise
-
-    async def _whole(self) -> bytes:
-        body = await self._exchange.body(_MAX_BODY_BYTES)
+    async def whole(cls, exchange: UpstreamResponse, call: Call, attempt: Attempt, until: float) -> "EngineAnswer":
+        """Waits for all of it, so that a failure is an error that another engine may make good."""
+        body = await exchange.body(_MAX_BODY_BYTES)
         if body.startswith((b'{"error"', b'{"object":"error"')):
             raise UpstreamFailed("The engine answered with an error under a status of success.")
         if not body.rstrip().endswith(b"}"):
             raise UpstreamFailed("The engine's answer is not a whole JSON object.")
-        self._body = body
-        return body
+        return cls(exchange, call, attempt, until, None, body)
+
+    @classmethod
+    async def open(
+        cls,
+        exchange: UpstreamResponse,
+        call: Call,
+        attempt: Attempt,
+        until: float,
+        *,
+        usage_asked: bool,
+        keep: bool,
+        within_s: float,
+    ) -> "EngineAnswer":
+        """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200.
+
+        Args:
+            keep: see EventStream.
+            within_s: how long the first event may take.
+        """
+        content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
+        if not content_type.startswith("text/event-stream"):
+            raise UpstreamFailed(f"The engine answered a stream request with {content_type or 'no content type'}.")
+        hide_usage = usage_asked and not call.wants_usage
+        events = EventStream(exchange, call.choices, hide_usage=hide_usage, keep=keep)
+        first = await events.read()
+        if b"data:" not in first:  # a comment, such as a ping, promises nothing
+            first += await _first_event(events, within_s)
+        attempt.first_token()
+        return cls(exchange, call, attempt, until, events, first)
+
+    async def body(self) -> bytes:
+        return self._first
 
     async def frames(self) -> AsyncGenerator[bytes]:
         frames = self._first
-        while frames and self._events is not None:
-            yield frames
-            try:
-                frames = await self._events.read()
-            except GatewayError as error:
-                self._attempt.failed(error)
-                raise
+        try:
+            while frames and self.source is not None:
+                yield frames
+                frames = await self.source.read()
+        except GatewayError as error:
+            self._failed(error)
+            raise
 
     async def relay(self, client: Client) -> None:
         if self._first:
             client.write(self._first)
-        if self._events is not None:
+        if self.source is not None:
             try:
-                await self._events.relay(client)
+                await self.source.relay(client)
             except GatewayError as error:
-                self._attempt.failed(error)
+                self._failed(error)
                 raise
 
     async def aclose(self) -> None:
         try:
-            if self._events is not None and self._events.ended and not self._exchange.complete:
+            if self.source is not None and self.source.ended and not self._exchange.complete:
                 await self._exchange.drain(_DRAIN_S)
         finally:
-            if self._exchange.complete or (self._events is not None and self._events.ended):
-                self._attempt.ended(self._used().completion)
-            else:
-                self._attempt.abandoned()
             self._exchange.close()
-            if self._ended is not None:
-                ended, self._ended = self._ended, None
-                ended(self._used())
+            self._tell()
 
-    def _used(self) -> Usage:
+    def used(self) -> Usage:
         """As the engine told it; of an answer that was left, about what had come."""
-        told = Usage.find(self._body) if self._events is None else self._events.usage
-        if told is not None:
-            return told
-        return Usage(self._call.prompt_tokens, self._events.events if self._events is not None else 0)
+        return self._told() or Usage(self._call.prompt_tokens, self.source.events if self.source is not None else 0)
+
+    def _told(self) -> Usage | None:
+        return Usage.find(self._first) if self.source is None else self.source.usage
+
+    def _tell(self) -> None:
+        if self.source is None or self.source.finished:
+            told = self._told()
+            self._attempt.ended(told.completion if told else self.source.events if self.source else 0)
+        else:
+            self._attempt.abandoned()
+        ended, self.ended = self.ended, None
+        if ended is not None:
+            ended(self.used())
+
+    def _failed(self, error: GatewayError) -> None:
+        if isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() >= self._until:
+            self._attempt.abandoned()
+        else:
+            self._attempt.failed(error)
+
+
+async def _first_event(events: EventStream, within_s: float) -> bytes:
+    frames = b""
+    try:
+        async with asyncio.timeout(within_s):
+            while b"data:" not in frames:
+                frames += (more := await events.read())
+                if not more:
+                    break
+    except TimeoutError:
+        raise DeadlineExceeded("The engine did not begin its answer in time.") from None
+    return frames

@@ -55,7 +55,7 @@ class Caching:
     def bypassed(self, answer: Answer) -> Answer:
         """An answer in which the cache had no part, and which says so where there is a cache."""
         if self.cache.on:
-            answer.headers = _BYPASS
+            answer.headers = (*answer.headers, *_BYPASS)
         return answer
 
 

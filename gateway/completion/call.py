@@ -8,8 +8,8 @@ import functools
 from gateway.completion.answer import Answer
 from gateway.completion.caching import Caching, Lookup
 from gateway.completion.catalog import Catalog
-from gateway.completion.context_window import check_fits
 from gateway.completion.dispatch import Dispatch
+from gateway.completion.fallbacks import Fallbacks
 from gateway.completion.metering import Bill, Metering
 from gateway.completion.request import Call
 from gateway.completion.shared import Asked
@@ -23,9 +23,16 @@ class CompletionPath:
     """From a validated call to an answer that has begun."""
 
     def __init__(
-        self, catalog: Catalog, metering: Metering, caching: Caching, flights: SingleFlight, dispatch: Dispatch
+        self,
+        catalog: Catalog,
+        fallbacks: Fallbacks,
+        metering: Metering,
+        caching: Caching,
+        flights: SingleFlight,
+        dispatch: Dispatch,
     ) -> None:
         self.catalog = catalog
+        self._fallbacks = fallbacks
         self._metering = metering
         self._caching = caching
         self._flights = flights
@@ -39,7 +46,7 @@ class CompletionPath:
         """
         pool = self.catalog.model(call.model, context)
         _check_task(call, pool)
-        check_fits(call, pool.max_model_len)
+        pool = self._fallbacks.that_fits(call, pool, context)
         lookup = self._caching.begin(call, context, pool.revision)
         bill = await self._metering.admit(call, pool, context)
         answer = await self._answer(call, pool, context, lookup, bill)

@@ -1,129 +1,248 @@
-"""The last step of the completion path: an engine is chosen and asked, another one where it cannot be reached.
+"""The last step of the completion path: an engine is chosen and asked, another one where it does not answer.
 
-arrivals > admission > routing > upstream
+arrivals > admission > routing > upstream; other replicas first, then the same again, and other models last
 """
 
+import asyncio
 import logging
-
-import orjson
+import time
+from collections.abc import Sequence
+from functools import partial
 
 from gateway.completion.admission import Admission
 from gateway.completion.answer import Answer, EngineAnswer
 from gateway.completion.cache_salt import cache_salt
-from gateway.completion.context_window import exceeded
+from gateway.completion.errand import Errand
+from gateway.completion.fallbacks import Fallbacks
+from gateway.completion.refusal import later, pause_s, refusal
 from gateway.completion.request import Call
+from gateway.completion.resumable import ResumableAnswer
+from gateway.completion.retries import Pauses, RuleBook, Rules, backoff_s
 from gateway.context import RequestContext
 from gateway.errors import (
+    DeadlineExceeded,
     GatewayError,
     NoReplica,
-    ReplicaSilent,
     ReplicaUnreachable,
-    UpstreamFailed,
-    UpstreamRejected,
+    UpstreamBusy,
 )
 from gateway.limits.usage import Ended
 from gateway.metrics import Metrics
 from gateway.routing.arrivals import Arrivals
-from gateway.routing.attempt import Attempt
 from gateway.routing.pool import Pool
 from gateway.routing.replica import Replica
 from gateway.routing.router import Router
-from gateway.upstream.client import UpstreamClient, UpstreamResponse
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.usage import Usage
 
 log = logging.getLogger(__name__)
 
-# A request may be what ends an engine; it does not get to try them all.
-_MAX_SILENT = 2
-_MAX_ERROR_BYTES = 1024 * 1024
-_RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+# A replica that wants to be asked later than that is not waited for: its client hears when to come back.
+_LONGEST_PAUSE_S = 5.0
+_ONE_ATTEMPT = (b"x-llmgw-attempts", b"1")
 
 
 class Dispatch:
+    """
+    Args:
+        rules: how patient to be with a model.
+        fallbacks: the models that stand in for others.
+    """
+
     def __init__(
-        self, arrivals: Arrivals, admission: Admission, router: Router, client: UpstreamClient, metrics: Metrics
+        self,
+        arrivals: Arrivals,
+        admission: Admission,
+        router: Router,
+        client: UpstreamClient,
+        rules: RuleBook,
+        fallbacks: Fallbacks,
+        metrics: Metrics,
     ) -> None:
         self._arrivals = arrivals
         self._admission = admission
         self._router = router
         self._client = client
+        self._rules = rules
+        self._fallbacks = fallbacks
+        self._pauses = Pauses()
         self._metrics = metrics
 
     async def begin(self, call: Call, pool: Pool, context: RequestContext, ended: Ended | None) -> Answer:
-        """The first answer that a replica begins, once the request has a place."""
-        task = call.endpoint.task
-        if not pool.replicas.get(task):
-            pool = await self._arrivals.wait(pool.model, task)
-        slot = await self._admission.enter(pool, context)
+        """The first answer that a replica begins, of this model or of one that stands in for it."""
+        rules = self._rules.of(pool.model)
+        rules.budget.earn()
+        errand = Errand(call, context, rules.timeouts.total)
+        try:
+            return await self._first(pool, rules, errand, ended)
+        except GatewayError as error:
+            if not rules.fallbacks or not errand.next_model(error):
+                raise
+            failure = error
+        for other in self._fallbacks.of(pool, call, context, failure):
+            try:
+                answer = await self._first(other, self._rules.of(other.model), errand, ended)
+            except GatewayError as error:
+                if not errand.next_model(error):
+                    raise
+            else:
+                self._metrics.fallbacks.labels(pool.model, other.model).inc()
+                return answer
+        raise failure
+
+    async def _first(self, pool: Pool, rules: Rules, errand: Errand, ended: Ended | None) -> Answer:
+        """The first answer that a replica of this model begins, once the request has a place."""
+        if not pool.replicas.get(errand.call.endpoint.task):
+            pool = await self._arrival(pool, rules, errand)
+        slot = await self._admission.enter(pool, errand.context)
         try:
             if slot.waited_s:
-                pool = await self._arrivals.wait(pool.model, task)  # who was there then may have gone
-            return await self._first(call, pool, context, slot.until(ended))
+                errand.queued_s += slot.waited_s
+                pool = await self._arrival(pool, rules, errand)  # who was there then may have gone
+            return await self._ask_pool(pool, rules, errand, slot.until(ended))
         except BaseException:
             slot.leave()
             raise
 
-    async def _first(self, call: Call, pool: Pool, context: RequestContext, ended: Ended | None) -> Answer:
+    async def _ask_pool(self, pool: Pool, rules: Rules, errand: Errand, ended: Ended | None) -> Answer:
+        call = errand.call
         replicas = pool.replicas[call.endpoint.task]
-        silent = 0
-        for replica in self._router.order(pool, replicas, context, call):
-            try:
-                return await self._ask(replica, call, context, ended)
-            except (ReplicaUnreachable, ReplicaSilent) as error:
-                self._metrics.upstream_errors.labels(pool.model, error.code).inc()
-                log.info("replica %s: %s", replica.id, error)
-                silent += isinstance(error, ReplicaSilent)
-                if silent == _MAX_SILENT:
-                    raise
-            except (UpstreamFailed, UpstreamRejected) as error:
-                self._metrics.upstream_errors.labels(pool.model, error.code or error.status).inc()
-                raise
-        raise NoReplica(f"No replica of '{pool.model}' can be reached at the moment. Please try again.")
+        keep = pool.continues and len(replicas) > 1
+        failure: GatewayError | None = None
+        again = 0
+        while True:
+            rested = self._pauses.rested(replicas)
+            for replica in self._router.order(pool, rested, errand.context, call) if rested else ():
+                if replica.id in errand.spent:
+                    continue
+                if failure is not None:
+                    errand.pay(rules, failure)
+                try:
+                    part = await self._ask(replica, call, rules, errand, keep=keep)
+                    return self._announced(part, replica, pool, rules, errand, ended)
+                except GatewayError as error:
+                    self._noted(error, replica, pool, errand)
+                    if failure is None or not isinstance(error, ReplicaUnreachable):
+                        failure = error
+            again += 1
+            await self._pause(replicas, rules, errand, failure, again)
 
-    async def _ask(self, replica: Replica, call: Call, context: RequestContext, ended: Ended | None) -> Answer:
-        attempt = self._router.begin(replica)
-        try:
-            return await self._begin(replica, attempt, call, context, ended)
-        except GatewayError as error:
-            attempt.failed(error)
-            raise
-        except BaseException:
-            attempt.abandoned()
-            raise
-
-    async def _begin(
-        self, replica: Replica, attempt: Attempt, call: Call, context: RequestContext, ended: Ended | None
+    def _announced(
+        self, part: EngineAnswer, replica: Replica, pool: Pool, rules: Rules, errand: Errand, ended: Ended | None
     ) -> Answer:
-        headers = {"content-type": "application/json", "x-request-id": context.request_id}
+        """The answer with what its headers tell, and who stands by for the rest of it."""
+        call, told = errand.call, [(b"x-llmgw-replica", replica.id.encode()), _ONE_ATTEMPT]
+        if errand.asked > 1:
+            told[1] = (b"x-llmgw-attempts", b"%d" % errand.asked)
+            self._metrics.retries.labels(pool.model).inc(errand.asked - 1)
+        if errand.queued_s:
+            told.append((b"x-llmgw-queue-ms", b"%d" % (errand.queued_s * 1000)))
+        foreign = pool.model != call.model
+        if foreign:
+            told.append((b"x-llmgw-fallback-model", pool.model.encode()))
+            ended = ended and _of_model(ended, pool.model)
+        answer: Answer = part
+        if part.source is None or part.source.kept is None:
+            part.ended = ended
+        else:
+            answer = ResumableAnswer(part, call, partial(self._go_on, pool, rules, errand), ended)
+        answer.headers, answer.foreign = told, foreign
+        answer.waited_s = errand.engine_s + errand.queued_s
+        return answer
+
+    async def _go_on(self, pool: Pool, rules: Rules, errand: Errand, call: Call) -> EngineAnswer:
+        """Another replica's answer to `call`, which asks for the rest of one that broke off; raises GatewayError."""
+        if errand.replica is not None:
+            errand.spend(errand.replica)
+        replicas = (self._arrivals.known(pool.model) or pool).replicas.get(call.endpoint.task, ())
+        able = [one for one in self._pauses.rested(replicas) if one.continues and one.id not in errand.spent]
+        for replica in self._router.order(pool, able, errand.context, call) if able and not errand.late else ():
+            try:
+                part = await self._ask(replica, call, rules, errand, keep=False)
+            except GatewayError as error:
+                self._noted(error, replica, pool, errand)
+            else:
+                self._metrics.resumes.labels(pool.model).inc()
+                log.info("replica %s goes on with an answer of '%s'", replica.id, pool.model)
+                return part
+        raise NoReplica(f"No other replica of '{pool.model}' can go on with an answer.")
+
+    async def _ask(self, replica: Replica, call: Call, rules: Rules, errand: Errand, *, keep: bool) -> EngineAnswer:
+        """Raises GatewayError, of which the replica's router knows then."""
+        attempt = self._router.begin(replica)
+        began = time.perf_counter()
+        errand.asked += 1
+        errand.replica = replica
+        headers = {"content-type": "application/json", "x-request-id": errand.context.request_id}
         if replica.key is not None:
             headers["authorization"] = f"Bearer {replica.key}"
         usage_asked = replica.tells_usage and call.stream
-        salt = cache_salt(replica, context, call)
+        salt = cache_salt(replica, errand.context, call)
         body = call.body_for(replica.served_name, ask_usage=usage_asked, salt=salt)
-        exchange = await self._client.post(replica.origin, replica.base_path + call.endpoint, headers, body)
+        path, exchange, until = replica.base_path + call.endpoint, None, errand.until
         try:
+            exchange = await self._client.post(replica.origin, path, headers, body, rules.timeouts, until)
             if exchange.status != 200:
-                raise await _refusal(exchange, replica, call)
+                raise await refusal(exchange, replica, call)
             if not call.stream:
-                return EngineAnswer(exchange, attempt, call, ended)
-            return await EngineAnswer.open(exchange, attempt, call, ended, usage_asked=usage_asked)
-        except BaseException:
-            exchange.close()
+                return await EngineAnswer.whole(exchange, call, attempt, until)
+            within_s = rules.timeouts.first_token
+            return await EngineAnswer.open(
+                exchange, call, attempt, until, usage_asked=usage_asked, keep=keep, within_s=within_s
+            )
+        except BaseException as error:
+            if exchange is not None:
+                exchange.close()
+            if isinstance(error, GatewayError) and not errand.late:
+                attempt.failed(error)
+            attempt.abandoned()
             raise
+        finally:
+            errand.engine_s += time.perf_counter() - began
+
+    def _noted(self, error: GatewayError, replica: Replica, pool: Pool, errand: Errand) -> None:
+        """Takes note of a replica's failure; raises it when no other is to be asked."""
+        self._metrics.upstream_errors.labels(pool.model, error.code or error.status).inc()
+        log.info("replica %s: %s", replica.id, error)
+        if isinstance(error, UpstreamBusy) and (seconds := pause_s(error)) is not None:
+            self._pauses.note(replica, error, seconds)
+        errand.failed(replica, error)
+
+    async def _pause(
+        self, replicas: Sequence[Replica], rules: Rules, errand: Errand, failure: GatewayError | None, again: int
+    ) -> None:
+        """Waits until the same replicas may be asked once more; raises where that is no use, or not needed."""
+        left = [replica for replica in replicas if replica.id not in errand.spent]
+        if not left:
+            if failure is None or isinstance(failure, ReplicaUnreachable):
+                raise NoReplica(f"No replica of '{errand.call.model}' can be reached at the moment. Please try again.")
+            raise failure
+        seconds, paused = backoff_s(again), self._pauses.first(left)
+        if paused is not None and not self._pauses.rested(left):
+            rest_s, busy = paused
+            failure = later(busy, rest_s)
+            seconds = seconds and rest_s + seconds
+        if failure is None:
+            return  # those that had to rest have just rested enough
+        now = asyncio.get_running_loop().time()
+        if seconds is None or rules.fallbacks or seconds > _LONGEST_PAUSE_S or now + seconds >= errand.until:
+            raise failure
+        await asyncio.sleep(seconds)
+
+    async def _arrival(self, pool: Pool, rules: Rules, errand: Errand) -> Pool:
+        """The same model's, once it has replicas."""
+        task = errand.call.endpoint.task
+        if rules.fallbacks and not pool.asleep:
+            raise NoReplica(f"The model '{pool.model}' has no replica at the moment. Please try again soon.")
+        try:
+            async with asyncio.timeout_at(errand.until):
+                return await self._arrivals.wait(pool.model, task)
+        except TimeoutError:
+            raise DeadlineExceeded(f"The model '{pool.model}' was not there in time.") from None
 
 
-async def _refusal(exchange: UpstreamResponse, replica: Replica, call: Call) -> GatewayError:
-    """An engine's error status in our terms: the client's fault is passed on, the cluster's is not shown."""
-    status, message, kind = exchange.status, "", ""
-    try:
-        error = orjson.loads(await exchange.body(_MAX_ERROR_BYTES))
-        error = error.get("error", error)
-        message, kind = str(error["message"]), f"{error.get('type')} {error.get('code')}"
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-        message = f"status {status}"
-    if status == 400 and ("context_size" in kind or "context_length" in kind or "maximum context length" in message):
-        return exceeded(call, replica.max_model_len, "the engine counted more")
-    if 400 <= status < 500 and status not in {401, 403, 404, 405, 407}:
-        retry = {name: exchange.headers.get(name.encode(), b"").decode("latin-1") for name in _RETRY_HEADERS}
-        return UpstreamRejected(message, status=status, headers={name: value for name, value in retry.items() if value})
-    log.warning("replica %s answered %d: %s", replica.id, status, message)
-    return UpstreamFailed(f"The engine of '{call.model}' failed (status {status}). Please try again.")
+def _of_model(ended: Ended, model: str) -> Ended:
+    def told(usage: Usage) -> None:
+        ended(usage._replace(model=model))
+
+    return told

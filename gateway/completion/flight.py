@@ -48,7 +48,7 @@ class Flight:
 
     Attributes:
         task: what makes the answer; None where another worker does.
-        headers: what the answer tells of itself, for the one it was begun for.
+        headers, waited_s: what the answer tells of itself, for the one it was begun for.
         members: how many requests of this worker want the answer.
         watchers: other workers that do.
         next: the number of the part that comes next.
@@ -64,6 +64,7 @@ class Flight:
         self.max_bytes = max_bytes
         self.task: asyncio.Task[None] | None = None
         self.headers: Sequence[tuple[bytes, bytes]] = ()
+        self.waited_s = 0.0
         self.members = 0
         self.watchers: dict[str, Watcher] = {}
         self.next = 0

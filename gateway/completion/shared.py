@@ -54,6 +54,7 @@ class SharedAnswer(Answer):
         self._call = asked.lookup.call
         self.stream = self._call.stream
         self.headers = (*flight.headers, *_MISS) if leads else _SHARED
+        self.waited_s = flight.waited_s
         self._flight = flight
         self._asked = asked
         self._leads = leads

@@ -100,12 +100,13 @@ class SingleFlight:
         try:
             answer = await asked.generate()
             try:
-                flight.headers = answer.headers
+                flight.headers, flight.waited_s = answer.headers, answer.waited_s
                 if answer.stream:
                     await answer.relay(flight)
                 else:
                     flight.write(await answer.body())
-                if (entry := flight.entry()) is not None:
+                # Nobody who asks this model again should get another's word for it.
+                if not answer.foreign and (entry := flight.entry()) is not None:
                     kept = asked.lookup.keep(entry)
                 flight.end()
             except GatewayError as error:

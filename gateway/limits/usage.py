@@ -75,7 +75,7 @@ class Ledger:
         began = time.perf_counter()
 
         def ended(usage: Usage) -> None:
-            self._note(context, model, usage, time.perf_counter() - began)
+            self._note(context, usage.model or model, usage, time.perf_counter() - began)
             if settle is not None:
                 settle(usage.prompt + usage.completion)
 

@@ -4,6 +4,7 @@ Source: https://platform.openai.com/docs/api-reference
 """
 
 import asyncio
+import time
 from typing import Any
 
 from fastapi import APIRouter
@@ -43,13 +44,13 @@ class CompletionEndpoint:
                 await _stream(answer, exchange)
             else:
                 body = await answer.body()
-                await exchange.respond(200, (*_JSON, *answer.headers), body)
+                await exchange.respond(200, (*_JSON, *answer.headers, _overhead(answer, exchange)), body)
         finally:
             await answer.aclose()
 
 
 async def _stream(answer: Answer, exchange: Exchange) -> None:
-    exchange.start(200, (*_EVENT_STREAM, *answer.headers))
+    exchange.start(200, (*_EVENT_STREAM, *answer.headers, _overhead(answer, exchange)))
     try:
         await answer.relay(exchange)
         last = DONE
@@ -60,6 +61,13 @@ async def _stream(answer: Answer, exchange: Exchange) -> None:
         exchange.write(cut.event(), more=False)
         raise
     exchange.write(last, more=False)
+
+
+def _overhead(answer: Answer, exchange: Exchange) -> tuple[bytes, bytes]:
+    """How long this gateway took for it, without the engines."""
+    seconds = time.perf_counter() - exchange.began_at - answer.waited_s
+    # Who joined another's answer has waited less for engines than that one did.
+    return b"x-llmgw-overhead-ms", b"%.2f" % (max(seconds, 0.0) * 1000)
 
 
 def _entry(pool: Pool, created: int) -> dict[str, Any]:

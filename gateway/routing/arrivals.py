@@ -19,6 +19,10 @@ class Arrivals:
         self._wait_s = wait_s
         self._metrics = metrics
 
+    def known(self, model: str) -> Pool | None:
+        """Who serves the model now; None where nobody does."""
+        return self._directory.pool(model)
+
     async def wait(self, model: str, task: str) -> Pool:
         """Returns the model's pool once it has a replica for `task`; wakes the model for that.
 

@@ -19,6 +19,7 @@ class Pool:
         revision: which weights and options answer under this name; another one gives other answers.
         capacity: how many requests its replicas work on at once, None when there is no bound or no replica. Those that
             drain count, since what they still work on does.
+        continues: one of its replicas goes on with an answer that another began.
         asleep: it has no replica because nobody asks for it, and gets one when somebody does.
     """
 
@@ -27,6 +28,7 @@ class Pool:
     max_model_len: int | None = None
     replicas: Mapping[str, Sequence[Replica]] = field(default_factory=dict)
     revision: str = ""
+    continues: bool = False
     asleep: bool = False
     capacity: int | None = None
 
@@ -73,6 +75,7 @@ def _pool(model: str, replicas: Sequence[Replica] | None, expected: Sequence[Rec
         min((member.max_model_len for member in known if member.max_model_len), default=None),
         {task: [replica for replica in replicas if task in replica.tasks] for task in tasks} if replicas else {},
         revision="+".join(sorted({member.revision for member in known})),
+        continues=any(replica.continues for replica in replicas or ()),
         asleep=not replicas and any(record.state is State.ASLEEP for record in expected),
         capacity=_capacity(replicas, draining),
     )

@@ -100,6 +100,11 @@ class Replica:
     priority: int = 0
     load: Load = UNTOLD
 
+    @property
+    def continues(self) -> bool:
+        """It goes on with an answer whose beginning it is given (`completion/seam.py`)."""
+        return "continue" in self.capabilities
+
     @classmethod
     def from_record(cls, record: Record, key: str | None) -> "Replica":
         return cls(
@@ -135,6 +140,7 @@ class Replica:
             max_concurrency=upstream.max_concurrency,
             revision="",
             tells_usage=upstream.tells_usage,
+            capabilities=frozenset({"continue"}) if upstream.continues else frozenset(),
             weight=upstream.weight,
             priority=upstream.priority,
         )

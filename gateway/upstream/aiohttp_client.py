@@ -8,7 +8,6 @@ turn bad within one read nothing is given; and a reset hides whether half a head
 """
 
 import asyncio
-import re
 import ssl
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,27 +19,25 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
 
-from gateway.errors import DeadlineExceeded, GatewayError, ReplicaSilent, ReplicaUnreachable, UpstreamFailed
+from gateway.errors import DeadlineExceeded, ReplicaSilent, UpstreamFailed
 from gateway.origin import Origin
+from gateway.upstream.aiohttp_checks import BROKEN, LATE, checked, translated
 from gateway.upstream.client import UpstreamResponse
-from gateway.upstream.connection import MAX_HEADER_BYTES, Timeouts
+from gateway.upstream.connection import MAX_HEADER_BYTES
 from gateway.upstream.exchange import HIGH_WATER_BYTES
 from gateway.upstream.liveness import watched
+from gateway.upstream.timeouts import NEVER, Timeouts
 
 _ADDED_BY_AIOHTTP = ("accept", "accept-encoding", "content-type", "user-agent")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_LENGTH = re.compile(rb"[0-9]{1,18}")  # what a 64-bit parser cannot take for "unknown"
 # A connection that was idle for longer is not worth the try.
 _KEEP_ALIVE_S = 60.0
-_LATE = "The engine did not go on with its answer in time."
-_BROKEN = "The engine closed the connection in the middle of its answer."
 
 
 class AiohttpClient:
     """Sends requests through one aiohttp session, which is made in the loop that first uses it.
 
     Args:
-        timeouts: the bounds of every exchange.
+        timeouts: the bounds of an exchange that gets none of its own.
         tls: the context for https origins; the system's trust store by default.
     """
 
@@ -49,15 +46,24 @@ class AiohttpClient:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, origin: Origin, path: str, headers: dict[str, str], body: bytes) -> "AiohttpResponse":
-        attempt = _Attempt(self._timeouts.first_byte)
+    async def post(
+        self,
+        origin: Origin,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        timeouts: Timeouts | None = None,
+        until: float = NEVER,
+    ) -> "AiohttpResponse":
+        timeouts = timeouts or self._timeouts
+        attempt = _Attempt(timeouts, until)
         try:
             return await self._ask(attempt, origin, path, headers, body)
         except ReplicaSilent:
             # A kept connection may be closed by the server just as we use it; a new one tells the truth.
             if not attempt.reused:
                 raise
-        return await self._ask(_Attempt(self._timeouts.first_byte, fresh=True), origin, path, headers, body)
+        return await self._ask(_Attempt(timeouts, until, fresh=True), origin, path, headers, body)
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
@@ -69,15 +75,20 @@ class AiohttpClient:
     ) -> "AiohttpResponse":
         scheme = "https" if origin.tls else "http"
         url = URL(f"{scheme}://{origin.authority}{path}", encoded=True)
+        left_s = max(attempt.until - asyncio.get_running_loop().time(), 0.001)
+        connect_s = min(attempt.timeouts.connect, left_s)
+        timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, ceil_threshold=NEVER)
         token = _current.set(attempt)
         try:
             async with attempt.deadline:
-                response = await self._opened().post(url, data=body, headers=headers, allow_redirects=False)
-            return AiohttpResponse(response, attempt, self._timeouts.idle)
+                response = await self._opened().post(
+                    url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+                )
+            return AiohttpResponse(response, attempt)
         except BaseException as error:
             attempt.abort()
             if isinstance(error, TimeoutError | aiohttp.ClientError):
-                raise _translated(error) from error
+                raise translated(error) from error
             raise
         finally:
             _current.reset(token)
@@ -86,7 +97,6 @@ class AiohttpClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=self._tls or True),
-                timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect, ceil_threshold=float("inf")),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=_ADDED_BY_AIOHTTP,
                 auto_decompress=False,
@@ -99,12 +109,12 @@ class AiohttpClient:
 class AiohttpResponse(UpstreamResponse):
     """One answer being received; see `UpstreamResponse`."""
 
-    def __init__(self, response: aiohttp.ClientResponse, attempt: "_Attempt", idle: float) -> None:
-        self.headers, self._until_eof = _checked(response)
+    def __init__(self, response: aiohttp.ClientResponse, attempt: "_Attempt") -> None:
+        self.headers, self._until_eof = checked(response)
         self.status = response.status
         self._response = response
         self._attempt = attempt
-        self._idle = idle
+        self._begun = False
         self._closed = attempt.protocol.closed if attempt.protocol is not None and not self.complete else None
         if self._closed is not None:
             self._closed.add_done_callback(self._on_connection_closed)
@@ -115,15 +125,16 @@ class AiohttpResponse(UpstreamResponse):
 
     async def read(self) -> bytes:
         try:
-            async with asyncio.timeout(self._idle):
+            async with asyncio.timeout_at(self._attempt.next_by(self._begun)):
                 data = await self._response.content.readany()
         except (TimeoutError, aiohttp.ClientError) as error:
             self._attempt.abort()
             if isinstance(error, TimeoutError):
-                raise DeadlineExceeded(_LATE) from error
-            raise UpstreamFailed(_BROKEN) from error
+                raise DeadlineExceeded(LATE) from error
+            raise UpstreamFailed(BROKEN) from error
         if not data and self._torn:
-            raise UpstreamFailed(_BROKEN)
+            raise UpstreamFailed(BROKEN)
+        self._begun = True
         return data
 
     def close(self) -> None:
@@ -156,7 +167,9 @@ class _Attempt:
         deadline: runs from the moment the request can be sent until the head of the answer is there.
     """
 
-    first_byte: float
+    timeouts: Timeouts
+    until: float
+    sent_at: float = 0.0
     fresh: bool = False
     reused: bool = False
     protocol: ResponseHandler | None = None
@@ -167,7 +180,14 @@ class _Attempt:
     def connected(self, connection: Connection, reused: bool) -> None:
         self.reused, self.connection = reused, connection
         self.protocol, self.transport = connection.protocol, connection.transport  # gone once it is released
-        self.deadline.reschedule(asyncio.get_running_loop().time() + self.first_byte)
+        self.sent_at = asyncio.get_running_loop().time()
+        self.deadline.reschedule(min(self.sent_at + self.timeouts.first_byte, self.until))
+
+    def next_by(self, begun: bool) -> float:
+        """Until when the next of the body has to come, by the loop's time."""
+        if not begun:
+            return min(self.sent_at + self.timeouts.first_token, self.until)
+        return min(asyncio.get_running_loop().time() + self.timeouts.idle, self.until)
 
     def abort(self) -> None:
         """Closes the connection now: aiohttp would first send what is left of the request."""
@@ -209,40 +229,3 @@ def _forget(closed: asyncio.Future[None]) -> None:
     """Takes note of how a connection ended, which would be logged otherwise: a kept one may end as it likes."""
     if not closed.cancelled():
         closed.exception()
-
-
-def _checked(response: aiohttp.ClientResponse) -> tuple[dict[bytes, bytes], bool]:
-    """The headers, and whether the answer ends with its connection; raises for what aiohttp's parser lets through."""
-    pairs = [(name.lower(), value) for name, value in response.raw_headers]
-    headers = dict(pairs)
-    encoding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
-    if response.status < 200:
-        what = "switched protocols unasked"
-    elif sum(len(name) + len(value) for name, value in pairs) > MAX_HEADER_BYTES:
-        what = "sent headers without end"
-    elif any(_CONTROL.search(value) for _, value in pairs):
-        what = "sent a control character in a header"
-    elif sum(name in {b"transfer-encoding", b"content-length"} for name, _ in pairs) > 1:
-        what = "gave the length of its answer twice"
-    elif encoding is not None and encoding.lower() != b"chunked":
-        what = "used a transfer encoding that was not asked for"
-    elif length is not None and not _LENGTH.fullmatch(length):
-        what = "gave its answer an impossible length"
-    elif headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        what = "used a content encoding that was not asked for"
-    else:
-        return headers, encoding is None and length is None
-    raise UpstreamFailed(f"The engine broke the HTTP protocol: it {what}.")
-
-
-def _translated(error: TimeoutError | aiohttp.ClientError) -> GatewayError:
-    """aiohttp's error before the head of an answer, in our terms."""
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return ReplicaUnreachable(f"No connection to the engine ({type(error).__name__}).")
-    if isinstance(error, TimeoutError):
-        return DeadlineExceeded(_LATE)
-    if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
-        return UpstreamFailed(_BROKEN)  # the message is the half of a head that had come
-    if isinstance(error, aiohttp.ClientConnectionError):
-        return ReplicaSilent("The engine closed the connection without an answer.")
-    return UpstreamFailed(f"The engine broke the HTTP protocol ({type(error).__name__}).")

@@ -13,7 +13,7 @@ The errors, all of them GatewayErrors:
     ReplicaUnreachable   no connection: refused, timed out, or TLS not to be trusted; nothing was sent
     ReplicaSilent        the connection was closed before any of the answer had come
     UpstreamFailed       the answer broke off, broke the protocol, or is of a kind that was not asked for
-    DeadlineExceeded     nothing came for `Timeouts.first_byte`, or later for `Timeouts.idle`, in seconds
+    DeadlineExceeded     nothing came for as long as `Timeouts` say, or the whole was not there by `until`
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from typing import Protocol
 
 from gateway.errors import DeadlineExceeded, UpstreamFailed
 from gateway.origin import Origin
+from gateway.upstream.timeouts import NEVER, Timeouts
 
 
 class Sink(Protocol):
@@ -62,7 +63,7 @@ class UpstreamResponse(Protocol):
 
         Raises:
             UpstreamFailed: the answer broke off, or was closed. What had arrived and was not read may be lost.
-            DeadlineExceeded: nothing came for `Timeouts.idle`.
+            DeadlineExceeded: nothing came for `Timeouts.first_token` at first, or for `Timeouts.idle` later.
         """
 
     async def body(self, max_bytes: int) -> bytes:
@@ -112,8 +113,18 @@ class UpstreamResponse(Protocol):
 class UpstreamClient(Protocol):
     """Sends requests over kept connections. May be built before a process forks; it opens nothing until it is used."""
 
-    async def post(self, origin: Origin, path: str, headers: dict[str, str], body: bytes) -> UpstreamResponse:
+    async def post(
+        self,
+        origin: Origin,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        timeouts: Timeouts | None = None,
+        until: float = NEVER,
+    ) -> UpstreamResponse:
         """POSTs `body` and returns once status and headers are there. The caller closes the answer.
+
+        It is held to `timeouts`, or the client's own, and to the loop's time `until`.
 
         `host` and `content-length` are added, and nothing else. A kept connection that the server closed before one
         byte of the answer is replaced by a new one, once. A call that is cancelled leaves no connection behind.

@@ -6,7 +6,6 @@ Source: https://www.rfc-editor.org/rfc/rfc9112
 """
 
 import asyncio
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import httptools
@@ -14,24 +13,10 @@ import httptools
 from gateway.errors import DeadlineExceeded, GatewayError, ReplicaSilent, UpstreamFailed
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.liveness import watch
+from gateway.upstream.timeouts import NEVER, Timeouts
 
 MAX_HEADER_BYTES = 64 * 1024
 _FRAMING = frozenset({b"transfer-encoding", b"content-length"})
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Bounds on one exchange, in seconds.
-
-    Attributes:
-        connect: until the TCP (and TLS) connection stands.
-        first_byte: from the request until the first byte of the answer: queueing and prefill happen here.
-        idle: between two reads of the answer.
-    """
-
-    connect: float = 2.0
-    first_byte: float = 300.0
-    idle: float = 60.0
 
 
 class Owner(Protocol):
@@ -44,10 +29,9 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One TCP connection to an engine server, with the parser of its answers on it."""
 
-    def __init__(self, owner: Owner, timeouts: Timeouts) -> None:
+    def __init__(self, owner: Owner) -> None:
         self.closed = False
         self._owner = owner
-        self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._body: list[bytes] = []  # what the current read had of it
@@ -61,18 +45,22 @@ class Connection(asyncio.Protocol):
         self._interim = False
         self._until_eof = False
         self._keep_alive = False
-        self._deadline = 0.0
+        self._begun = False  # there was some of the body
+        self._idle_s = 0.0
+        self._deadline = self._first_token = self._until = NEVER
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
-    def send(self, request: bytes) -> Exchange:
-        """Sends one request and returns the exchange its answer will arrive in."""
+    def send(self, request: bytes, timeouts: Timeouts, until: float) -> Exchange:
+        """Sends one request and returns the exchange its answer will arrive in, by the loop's time `until`."""
         self._exchange = self._receiving = exchange = Exchange(self, self._loop)
         self._headers = exchange.headers
         self._bodiless_bytes = 0
-        self._heard = self._until_eof = self._keep_alive = False
-        self._deadline = self._loop.time() + self._timeouts.first_byte
-        if self._timer is None or self._deadline < self._timer_at:
+        self._heard = self._until_eof = self._keep_alive = self._begun = False
+        now = self._loop.time()
+        self._idle_s, self._first_token, self._until = timeouts.idle, now + timeouts.first_token, until
+        self._deadline = now + timeouts.first_byte
+        if self._timer is None or min(self._deadline, self._first_token, until) < self._timer_at:
             self._arm()
         self._transport.write(request)
         return exchange
@@ -96,7 +84,7 @@ class Connection(asyncio.Protocol):
     def resume(self) -> None:
         if not self.closed:
             self._transport.resume_reading()
-            self._deadline = self._loop.time() + self._timeouts.idle
+            self._deadline = self._loop.time() + self._idle_s
 
     def abort(self) -> None:
         self.closed = True
@@ -115,7 +103,7 @@ class Connection(asyncio.Protocol):
             self.abort()  # bytes that nobody asked for
             return
         self._heard = True
-        self._deadline = self._loop.time() + self._timeouts.idle
+        self._deadline = self._loop.time() + self._idle_s if self._begun else self._first_token
         self._bodiless_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -196,7 +184,7 @@ class Connection(asyncio.Protocol):
 
     def _arm(self) -> None:
         self._disarm()
-        self._timer_at = min(self._deadline, self._loop.time() + self._timeouts.idle)
+        self._timer_at = min(self._deadline, self._first_token, self._until, self._loop.time() + self._idle_s)
         self._timer = self._loop.call_at(self._timer_at, self._on_timer)
 
     def _disarm(self) -> None:
@@ -208,7 +196,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._receiving is None:
             return
-        if self._loop.time() < self._deadline:
+        if self._loop.time() < min(self._deadline, self._until):
             self._arm()
         else:
             self._fail(DeadlineExceeded("The engine did not go on with its answer in time."))
@@ -224,5 +212,8 @@ class Connection(asyncio.Protocol):
         body = self._body
         if body:
             self._bodiless_bytes = 0
+            if not self._begun:
+                self._begun, self._first_token = True, NEVER
+                self._deadline = self._loop.time() + self._idle_s
             exchange.feed(body[0] if len(body) == 1 else b"".join(body))
             body.clear()

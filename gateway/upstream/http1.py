@@ -10,8 +10,9 @@ import ssl
 from gateway.errors import ReplicaSilent, ReplicaUnreachable
 from gateway.origin import Origin
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.connection import Connection, Timeouts
+from gateway.upstream.connection import Connection
 from gateway.upstream.exchange import Exchange
+from gateway.upstream.timeouts import NEVER, Timeouts
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class HttpClient(UpstreamClient):
     """Sends requests over pooled connections.
 
     Args:
-        timeouts: the bounds of every exchange.
+        timeouts: the bounds of an exchange that gets none of its own.
         tls: the context for https origins; the system's trust store by default.
     """
 
@@ -31,17 +32,27 @@ class HttpClient(UpstreamClient):
         self._tls = tls
         self._pools: dict[Origin, Pool] = {}
 
-    async def post(self, origin: Origin, path: str, headers: dict[str, str], body: bytes) -> Exchange:
-        pool = self._pool(origin)
+    async def post(
+        self,
+        origin: Origin,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        timeouts: Timeouts | None = None,
+        until: float = NEVER,
+    ) -> Exchange:
+        pool, timeouts = self._pool(origin), timeouts or self._timeouts
         request = _encode(path, pool.host_line, headers, body)
         connection = pool.kept()
         if connection is not None:
             try:
-                return await _exchange(connection, request)
+                return await _exchange(connection.send(request, timeouts, until))
             except ReplicaSilent:
                 # A kept connection may be closed by the server just as we use it; a new one tells the truth.
                 log.debug("a kept connection to %s was closed", origin.authority)
-        return await _exchange(await pool.connect(), request)
+        left_s = until - asyncio.get_running_loop().time()
+        connection = await pool.connect(min(timeouts.connect, left_s))
+        return await _exchange(connection.send(request, timeouts, until))
 
     async def aclose(self) -> None:
         for pool in self._pools.values():
@@ -51,7 +62,7 @@ class HttpClient(UpstreamClient):
         pool = self._pools.get(origin)
         if pool is None:
             tls = (self._tls or ssl.create_default_context()) if origin.tls else None
-            pool = self._pools[origin] = Pool(origin, self._timeouts, tls)
+            pool = self._pools[origin] = Pool(origin, tls)
         return pool
 
 
@@ -63,8 +74,8 @@ def _encode(path: str, host_line: str, headers: dict[str, str], body: bytes) -> 
     return head.encode("latin-1") + body
 
 
-async def _exchange(connection: Connection, request: bytes) -> Exchange:
-    exchange = connection.send(request)
+async def _exchange(exchange: Exchange) -> Exchange:
+    """The same, once its head is there."""
     try:
         while not exchange.started:
             await exchange.change()
@@ -77,10 +88,9 @@ async def _exchange(connection: Connection, request: bytes) -> Exchange:
 class Pool:
     """Idle connections to one origin, last used first."""
 
-    def __init__(self, origin: Origin, timeouts: Timeouts, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, origin: Origin, tls: ssl.SSLContext | None) -> None:
         self.host_line = f"host: {origin.authority}\r\n"
         self._origin = origin
-        self._timeouts = timeouts
         self._tls = tls
         self._idle: list[Connection] = []
         self._closed = False
@@ -92,13 +102,13 @@ class Pool:
                 return connection
         return None
 
-    async def connect(self) -> Connection:
+    async def connect(self, within_s: float) -> Connection:
         loop = asyncio.get_running_loop()
         origin = self._origin
         try:
-            async with asyncio.timeout(self._timeouts.connect):
+            async with asyncio.timeout(within_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self, self._timeouts), origin.host, origin.port, ssl=self._tls
+                    lambda: Connection(self), origin.host, origin.port, ssl=self._tls
                 )
         except (OSError, TimeoutError) as error:
             raise ReplicaUnreachable(f"No connection to the engine ({type(error).__name__}).") from error

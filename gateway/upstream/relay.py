@@ -1,7 +1,8 @@
 """Moves an engine's event stream to its reader: bytes unchanged, the end proved.
 
 `[DONE]` proves nothing (vLLM sends it after an error); a `finish_reason` does. So `[DONE]` is held back here and the
-reader sends its own once the stream has ended without an error. Content is never decoded.
+reader sends its own once the stream has ended without an error. Content is never decoded: an event is taken for JSON
+that begins and ends as an object does, and only another is looked into.
 """
 
 import asyncio
@@ -19,7 +20,9 @@ from gateway.upstream.usage import Usage
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:(?!\s*null)|event:\s*error|error:)', re.MULTILINE)
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
-_E, _NL = b"e\n"
+_E, _NL, _BRACE = b"e\n}"
+# Of a stream that may have to be gone on with: some 5,000 tokens, in the events of vLLM.
+_MAX_KEPT_BYTES = 1024 * 1024
 _DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
 
 
@@ -42,17 +45,23 @@ class EventStream:
     Args:
         choices: how many answers the stream carries, each of which has to finish.
         hide_usage: the engine was asked what was used, and the reader did not ask.
+        keep: what was given is kept, up to _MAX_KEPT_BYTES.
 
     Attributes:
         ended: the engine has said its last word.
+        kept: what was given so far; None where it was not to be kept, or is too long.
         usage: what was used, once the engine has told it.
         events: how often something has come: about a token each.
     """
 
-    def __init__(self, exchange: UpstreamResponse, choices: int, *, hide_usage: bool = False) -> None:
+    def __init__(
+        self, exchange: UpstreamResponse, choices: int, *, hide_usage: bool = False, keep: bool = False
+    ) -> None:
         self.ended = False
         self.usage: Usage | None = None
         self.events = 0
+        self.kept: list[bytes] | None = [] if keep else None
+        self._room = _MAX_KEPT_BYTES
         self._hide_usage = hide_usage
         self._exchange = exchange
         self._splitter = FrameSplitter()
@@ -82,20 +91,42 @@ class EventStream:
         self.events += 1
         # One event of one line, neither an error nor the end: nearly all of an engine's are.
         one_line = data.find(b"\n") == len(data) - 2 and data[-1] == _NL
-        if one_line and data.startswith(b'data: {"') and data[8] != _E and self._splitter.empty:
+        if one_line and data.startswith(b'data: {"') and data[8] != _E and data[-3] == _BRACE and self._splitter.empty:
             frames = data
         else:
-            frames = self._splitter.feed(data)
-            if b"error" in frames and (error := _ERROR.search(frames)):
-                self.ended, self._error = True, _reported(frames[error.start() :])
-                return frames[: error.start()]
-            if b"[DONE]" in frames and (done := _DONE.search(frames)):
-                self.ended, frames = True, frames[: done.start()]
+            frames = self._looked_into(self._splitter.feed(data))
         if _FINISHED.search(frames):
             self._unfinished -= _finished_choices(frames)
         # What was used is told in the last events, and costs the others nothing.
         if not self._unfinished and b'"usage"' in frames:
             frames = self._last(frames)
+        if self.kept is not None:
+            self._room -= len(frames)
+            if self._room < 0:
+                self.kept = None
+            else:
+                self.kept.append(frames)
+        return frames
+
+    def _looked_into(self, frames: bytes) -> bytes:
+        """The frames up to the end, an error, or one that is not JSON."""
+        if b"error" in frames and (error := _ERROR.search(frames)):
+            self.ended, self._error = True, _reported(frames[error.start() :])
+            frames = frames[: error.start()]
+        elif b"[DONE]" in frames and (done := _DONE.search(frames)):
+            self.ended, frames = True, frames[: done.start()]
+        return frames if frames.count(b"\n\n") == frames.count(b"}\n\n") else self._sound(frames)
+
+    def _sound(self, frames: bytes) -> bytes:
+        end = 0
+        for frame in frames.split(b"\n\n")[:-1]:
+            try:
+                for payload in payloads(frame):
+                    orjson.loads(payload)
+            except orjson.JSONDecodeError:
+                self.ended, self._error = True, StreamInterrupted("The engine sent an event that is not valid JSON.")
+                return frames[:end]
+            end += len(frame) + 2
         return frames
 
     def _last(self, frames: bytes) -> bytes:
@@ -105,6 +136,11 @@ class EventStream:
             return frames
         kept = [frame for frame in frames.split(b"\n\n") if not (b'"usage"' in frame and _NO_CHOICES.search(frame))]
         return b"\n\n".join(kept)
+
+    @property
+    def finished(self) -> bool:
+        """Every choice has said why it ended."""
+        return not self._unfinished
 
     def _conclude(self) -> None:
         self.ended = True

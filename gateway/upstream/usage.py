@@ -11,11 +11,15 @@ _COUNT = re.compile(rb'"(prompt_tokens|completion_tokens|cached_tokens)"\s*:\s*(
 
 
 class Usage(NamedTuple):
-    """Tokens. `cached` are those of the prompt that the engine did not have to read again."""
+    """Tokens. `cached` are those of the prompt that the engine did not have to read again.
+
+    `model` is who answered, where it was another than the one that was asked.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    model: str | None = None
 
     @classmethod
     def find(cls, body: bytes) -> "Usage | None":

@@ -4,8 +4,8 @@ import pytest
 
 from gateway.origin import Origin
 from gateway.upstream import http1
-from gateway.upstream.connection import Timeouts
 from gateway.upstream.http1 import HttpClient
+from gateway.upstream.timeouts import Timeouts
 from tests.gateway.raw_server import END, STREAM_HEAD, chunk, raw_server, sized
 from tests.gateway.upstream.clients import LIMIT, fetch, post
 from tests.polling import eventually

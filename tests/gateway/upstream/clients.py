@@ -7,15 +7,15 @@ from pathlib import Path
 from gateway.origin import Origin
 from gateway.upstream.aiohttp_client import AiohttpClient
 from gateway.upstream.client import UpstreamClient, UpstreamResponse
-from gateway.upstream.connection import Timeouts
 from gateway.upstream.http1 import HttpClient
+from gateway.upstream.timeouts import Timeouts
 from tests.gateway.raw_server import RawServer
 
 CLIENTS = {"own": HttpClient, "aiohttp": AiohttpClient}
 # No test waits that long for anything that should happen.
-PATIENT = Timeouts(connect=15.0, first_byte=15.0, idle=15.0)
-STEADY = Timeouts(connect=15.0, first_byte=2.0, idle=2.0)
-HASTY = Timeouts(connect=0.8, first_byte=0.8, idle=0.8)
+PATIENT = Timeouts(connect=15.0, first_byte=15.0, first_token=15.0, idle=15.0)
+STEADY = Timeouts(connect=15.0, first_byte=2.0, first_token=2.0, idle=2.0)
+HASTY = Timeouts(connect=0.8, first_byte=0.8, first_token=0.8, idle=0.8)
 LIMIT = 1 << 30
 
 

@@ -1,0 +1,92 @@
+"""One call on its way to an answer: who was asked, what came of it, and whether anybody else is to be asked."""
+
+import asyncio
+from collections.abc import Set
+
+from gateway.completion.request import Call
+from gateway.completion.retries import Rules
+from gateway.context import RequestContext
+from gateway.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    GatewayError,
+    NoReplica,
+    ReplicaSilent,
+    ReplicaUnreachable,
+    UpstreamBusy,
+    UpstreamFailed,
+)
+from gateway.routing.replica import Replica
+
+# A request may be what ends an engine; it does not get to try them all.
+_MAX_SILENT = 2
+# Of engines that answer, but not with an answer: of one model.
+_MAX_FAULTS = 4
+
+
+class Errand:
+    """
+    Attributes:
+        until: when the answer has to be whole, by the loop's time.
+        asked: how often an engine was.
+        engine_s: seconds that engines took of it.
+        queued_s: seconds that it waited for a place at them.
+        replica: the last that was asked.
+        spent: ids of replicas that are not to be asked again.
+    """
+
+    # On the class, since most requests never change them.
+    asked = 0
+    engine_s = 0.0
+    queued_s = 0.0
+    replica: Replica | None = None
+    spent: Set[str] = frozenset()
+    _silent = _faults = 0
+    _costs = False
+
+    def __init__(self, call: Call, context: RequestContext, total_s: float) -> None:
+        self.call = call
+        self.context = context
+        if context.deadline_s is not None and context.deadline_s < total_s:
+            total_s = context.deadline_s
+        self.until = asyncio.get_running_loop().time() + total_s
+
+    @property
+    def late(self) -> bool:
+        return asyncio.get_running_loop().time() >= self.until
+
+    def spend(self, replica: Replica) -> None:
+        self.spent = self.spent | {replica.id}
+
+    def failed(self, replica: Replica, error: GatewayError) -> None:
+        """Takes note of it; raises `error` when no other replica is to be asked."""
+        if self.late:
+            raise error
+        if isinstance(error, ReplicaUnreachable):
+            self.spend(replica)
+        elif isinstance(error, ReplicaSilent | DeadlineExceeded):
+            self.spend(replica)
+            self._silent += 1
+            self._costs = self._costs or isinstance(error, DeadlineExceeded)
+            if self._silent == _MAX_SILENT:
+                raise error
+        elif isinstance(error, UpstreamFailed | UpstreamBusy):
+            self._costs = True
+            self._faults += 1
+            if self._faults == _MAX_FAULTS:
+                raise error
+        else:
+            raise error  # the request's own
+
+    def pay(self, rules: Rules, error: GatewayError) -> None:
+        """Before another is asked; raises `error` when the model's budget is used up."""
+        if self._costs:
+            self._costs = False
+            if not rules.budget.spend(asyncio.get_running_loop().time()):
+                raise error
+
+    def next_model(self, error: GatewayError) -> bool:
+        """Whether another model may be asked after this one failed so."""
+        self._faults, self._costs = 0, False
+        ours = isinstance(error, UpstreamFailed | UpstreamBusy | NoReplica | DeadlineExceeded | ContextLengthExceeded)
+        return ours and self._silent < _MAX_SILENT and not self.late

@@ -1,0 +1,56 @@
+"""A gateway in front of engines that fail; each test says how."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.app import create_app
+from gateway.settings import Settings
+from tests.faults.faults import BEFORE, MIDDLE, STRANGE
+from tests.faults.upstream import Cluster, cluster
+from tests.gateway.doors import served
+
+# Long enough for whatever comes at all, on a machine that is busy.
+PATIENCE_S = 1.5
+TIMEOUTS = dict.fromkeys(("connect", "first_byte", "first_token", "idle"), PATIENCE_S)
+
+
+def settings(**fields: Any) -> Settings:
+    return Settings.load(**{f"{name}_timeout_s": seconds for name, seconds in TIMEOUTS.items()} | fields)
+
+
+def upstreams(engines: Cluster, **models: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every engine as a replica of every model."""
+    more = {"tells_usage": True}
+    return [{"model": model, "url": url, **more, **fields} for model, fields in models.items() for url in engines.urls]
+
+
+def _replicas(engines: Cluster) -> list[dict[str, Any]]:
+    """For every fault models of its own, since a gateway remembers how the replicas of each have done."""
+    alone = replace(engines, urls=engines.urls[:1])
+    replicas = []
+    for name in (*BEFORE, *MIDDLE, *STRANGE):
+        replicas += upstreams(engines, **{f"pair: {name}": {"continues": True}, f"plain: {name}": {}})
+        replicas += upstreams(alone, **{f"alone: {name}": {"continues": True}})
+    return replicas
+
+
+@pytest.fixture(scope="module")
+async def running() -> AsyncIterator[tuple[str, Cluster]]:
+    """`pair: ...` are served by two engines that go on with each other's answers, `plain: ...` by two that do not,
+    `alone: ...` by one."""
+    async with cluster() as engines, served(create_app(settings(upstreams=_replicas(engines)))) as base:
+        yield base, engines
+
+
+@pytest.fixture
+def base(running: tuple[str, Cluster]) -> str:
+    return running[0]
+
+
+@pytest.fixture
+def engines(running: tuple[str, Cluster]) -> Cluster:
+    running[1].expect()
+    return running[1]

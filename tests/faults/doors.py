@@ -1,0 +1,86 @@
+"""The doors of the gateway, each through the client that people use, with nothing tried again on their side."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import openai
+
+from chatbot.client import Failure, Gateway, Prompt
+from tests.remote import remote_runnable
+
+QUESTION: Any = [{"role": "user", "content": "Tell me."}]
+
+
+@dataclass
+class Heard:
+    """What a client has got.
+
+    Attributes:
+        text: of the answer.
+        finish_reason: None where the door does not tell.
+        error: what its client raised, which ended the answer.
+        chunks: as the SDK gives them.
+    """
+
+    text: str = ""
+    finish_reason: str | None = None
+    error: Exception | None = None
+    chunks: list[Any] = field(default_factory=list)
+
+
+def sdk(base: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0, timeout=30)
+
+
+async def stream(base: str, model: str, **fields: Any) -> Heard:
+    heard = Heard()
+    try:
+        async with sdk(base) as client:
+            answer = await client.chat.completions.create(
+                model=model, messages=QUESTION, stream=True, stream_options={"include_usage": True}, extra_body=fields
+            )
+            async for chunk in answer:
+                heard.chunks.append(chunk)
+                for choice in chunk.choices:
+                    heard.text += choice.delta.content or ""
+                    heard.finish_reason = choice.finish_reason or heard.finish_reason
+    except openai.APIError as error:
+        heard.error = error
+    return heard
+
+
+async def whole(base: str, model: str) -> Heard:
+    try:
+        async with sdk(base) as client:
+            answer = await client.chat.completions.create(model=model, messages=QUESTION)
+    except openai.APIError as error:
+        return Heard(error=error)
+    return Heard(answer.choices[0].message.content or "", answer.choices[0].finish_reason)
+
+
+async def chain(base: str, model: str) -> Heard:
+    heard = Heard()
+    remote = remote_runnable(f"{base}/chains/chat")
+    try:
+        async for piece in remote.astream({"input": "Tell me."}, config={"configurable": {"model": model}}):
+            heard.text += piece if isinstance(piece, str) else str(piece.content)
+    except Exception as error:  # noqa: BLE001  # RemoteRunnable raises what its parts raise
+        heard.error = error
+    return heard
+
+
+async def page(base: str, model: str) -> Heard:
+    heard = Heard()
+    try:
+        async with Gateway(base) as client:
+            async for delta in client.answer(Prompt(model, QUESTION, temperature=1.0, max_tokens=99)):
+                heard.text += delta.text
+                heard.finish_reason = delta.finish_reason or heard.finish_reason
+    except Failure as error:
+        heard.error = error
+    return heard
+
+
+Door = Callable[[str, str], Awaitable[Heard]]
+DOORS: dict[str, Door] = {"stream": stream, "whole": whole, "chain": chain, "page": page}
