@@ -1,32 +1,18 @@
-"""The gateway's settings, and the only reader of the environment and of the YAML.
-
-Precedence: arguments, then `LLMGW_*` in the environment, then the `gateway:` section of the cluster file, then the
-defaults below. The cluster file's `models:` belong to the backend; the gateway takes their names, to know what it is
-expected to serve.
-"""
+"""All that can be set."""
 
 import ipaddress
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway import redis_address
-from gateway.context import CachePolicy, Priority, Quota, RoutingPolicy
-from gateway.origin import Origin
+from gateway.settings.cluster_file import ClusterFile, ConfigError
+from gateway.settings.key import Key
+from gateway.settings.upstream import Upstream
 
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message names the place and the remedy."""
+Timeout = Literal["connect", "first_byte", "first_token", "idle", "total"]
 
 
 def is_loopback(host: str) -> bool:
@@ -36,121 +22,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-Timeout = Literal["connect", "first_byte", "first_token", "idle", "total"]
-
-
-class Key(BaseModel):
-    """An API key, known by its hash only.
-
-    Attributes:
-        name: how logs and metrics call it.
-        tenant: whose requests it makes.
-        hash: `sha256:` and the hex digest of the key, as `llmgw keys create` prints it. Keys carry 256 random bits,
-            so a plain digest can't be searched.
-        models: the models it may call; all when absent.
-        requests_per_minute: completions it may ask for: as many at once, and as many per minute from then on, over all
-            workers; unlimited when absent.
-        chains, skills: the chains, and the skills' plugins, it may call; all when absent.
-        expires_at: when it ends, in seconds since the epoch; never when absent.
-        tokens_per_minute, tokens_per_day, tokens_per_month: prompt and completion together, likewise over all workers;
-            days and months are UTC's.
-        concurrency: answers at the same time.
-        admin: whether it may see what all have used.
-        cache: which of its answers come out of the cache: those that come out the same again, always, or never.
-        policies: the routing policies that its requests may name.
-        priority: the highest that its requests get; they may ask for less.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(min_length=1)
-    tenant: str = Field(min_length=1)
-    hash: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    models: frozenset[str] | None = None
-    chains: frozenset[str] | None = None
-    skills: frozenset[str] | None = None
-    expires_at: int | None = Field(default=None, ge=0)
-    requests_per_minute: int | None = Field(default=None, gt=0)
-    tokens_per_minute: int | None = Field(default=None, gt=0)
-    concurrency: int | None = Field(default=None, gt=0)
-    tokens_per_day: int | None = Field(default=None, gt=0)
-    tokens_per_month: int | None = Field(default=None, gt=0)
-    admin: bool = False
-    cache: CachePolicy = "reproducible"
-    policies: frozenset[RoutingPolicy] = frozenset()
-    priority: Priority = "interactive"
-
-    @cached_property
-    def quota(self) -> Quota | None:
-        limits = (self.tokens_per_minute, self.concurrency, self.tokens_per_day, self.tokens_per_month)
-        return Quota(*(limit or 0 for limit in limits)) if any(limits) else None
-
-
-def _check_url(url: str) -> str:
-    Origin.parse(url)
-    return url.rstrip("/")
-
-
 def _check_redis_url(url: SecretStr) -> SecretStr:
     redis_address.parse(url.get_secret_value())
     return url
-
-
-class Upstream(BaseModel):
-    """A static replica: any OpenAI-compatible server.
-
-    Attributes:
-        model: the name clients use.
-        url: the server's base, without `/v1`.
-        key: sent as its bearer token.
-        served_name: the server's own name of the model, when it differs.
-        tasks: which endpoints it serves.
-        max_model_len: its context in tokens, when known.
-        max_concurrency: how many requests it works on at once; the gateway lets the others wait. No bound when absent.
-        continues: it goes on with a last message of the assistant's, as vLLM and llama.cpp do.
-        tells_usage: it knows `stream_options.include_usage`; of other streams the gateway counts the events.
-        weight: its share of the requests beside its equals.
-        priority: replicas of a higher one are asked when no lower one can be.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    model: str = Field(min_length=1)
-    url: Annotated[str, AfterValidator(_check_url)]
-    key: SecretStr | None = None
-    served_name: str | None = None
-    tasks: frozenset[Literal["chat", "completions", "embeddings", "score"]] = frozenset({"chat", "completions"})
-    max_model_len: int | None = Field(default=None, gt=0)
-    max_concurrency: int | None = Field(default=None, gt=0)
-    tells_usage: bool = False
-    weight: float = Field(default=1.0, gt=0)
-    priority: int = Field(default=0, ge=0)
-    continues: bool = False
-
-
-class ClusterFile(InitSettingsSource):
-    """The cluster file as a settings source."""
-
-    def __init__(self, settings_cls: type[BaseSettings], path: Path | None) -> None:
-        super().__init__(settings_cls, init_kwargs=self._read(path) if path else {})
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-        document = {} if document is None else document
-        section, models = (
-            (document.get("gateway") or {}, document.get("models") or [])
-            if isinstance(document, dict)
-            else (None, None)
-        )
-        if not isinstance(section, dict) or not isinstance(models, list):
-            raise ConfigError(f"{path}: a mapping with `gateway:` (a mapping) and `models:` (a list) is expected")
-        # Several entries may serve one model.
-        names = [model.get("served_as") or model.get("name") for model in models if isinstance(model, dict)]
-        return {"models": [name for place, name in enumerate(names) if name not in names[:place]], **section}
 
 
 class Settings(BaseSettings):

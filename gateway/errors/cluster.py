@@ -1,0 +1,87 @@
+"""What went wrong behind the gateway."""
+
+from collections.abc import Mapping
+
+from gateway.errors.base import GatewayError, retry_after
+
+
+class UpstreamRejected(GatewayError):
+    """The engine refused the request itself; its status (400 to 499), words and retry headers are passed on."""
+
+    type = "invalid_request_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+class UpstreamBusy(UpstreamRejected):
+    type = "overloaded_error"
+    code = "upstream_busy"
+
+
+class UpstreamFailed(GatewayError):
+    status = 502
+    type = "upstream_error"
+    code = "upstream_failed"
+
+
+class ReplicaUnreachable(UpstreamFailed):
+    code = "replica_unreachable"
+
+
+class ReplicaSilent(UpstreamFailed):
+    code = "replica_silent"
+    # A request that ends two engines would end a third.
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
+
+
+class StreamInterrupted(UpstreamFailed):
+    code = "stream_interrupted"
+
+
+class _Unavailable(GatewayError):
+    status = 503
+    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
+
+
+class NoReplica(_Unavailable):
+    type = "overloaded_error"
+    code = "no_replica"
+
+
+class ModelStarting(NoReplica):
+    code = "model_starting"
+    headers: Mapping[str, str] = {"retry-after": "10", "retry-after-ms": "10000", "x-should-retry": "true"}
+
+
+class Overloaded(GatewayError):
+    status = 503
+    type = "overloaded_error"
+    code = "overloaded"
+
+    def __init__(self, message: str, *, wait_s: float) -> None:
+        super().__init__(message)
+        self.headers = retry_after(wait_s)
+
+
+class KeysUnavailable(_Unavailable):
+    code = "keys_unavailable"
+
+
+class UsageUnavailable(_Unavailable):
+    code = "usage_unavailable"
+
+
+class SessionsUnavailable(_Unavailable):
+    code = "sessions_unavailable"
+
+
+class DeadlineExceeded(GatewayError):
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"
+    # A prefill that took too long once would do so again.
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
