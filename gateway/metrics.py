@@ -40,18 +40,25 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_requests()
+        self._of_the_cache()
+        self._of_engines()
+        self.redis_up = self._gauge("llmgw_redis_up", "1 while Redis answers.", "livemostrecent")
+        self.redis_parts = self._gauge(
+            "llmgw_redis_in_use", "1 while this part of every worker works on Redis.", "livemin", "part"
+        )
+
+    def _of_requests(self) -> None:
         self.requests = self._counter("llmgw_requests", "Requests answered.", "door", "status", "tenant")
         self.request_seconds = self._seconds("llmgw_request_seconds", "From the request line to the last byte.")
         self.first_byte_seconds = self._seconds("llmgw_first_byte_seconds", "From the request line to the first byte.")
         self.in_flight = self._gauge("llmgw_requests_in_flight", "Open requests.", "livesum")
         self.disconnects = self._counter("llmgw_client_disconnects", "Requests whose client left before the end.")
-        self.upstream_errors = self._counter("llmgw_upstream_errors", "Failed calls to a replica.", "model", "code")
-        self.retries = self._counter("llmgw_retries", "Times an engine was asked after another had failed.", "model")
-        self.resumes = self._counter("llmgw_resumes", "Broken streams that another replica went on with.", "model")
-        self.fallbacks = self._counter("llmgw_fallbacks", "Requests that another model took.", "model", "fallback")
         self.limits_alone = self._counter(
             "llmgw_limits_alone", "Requests whose limit a worker had to judge by itself, since Redis did not."
         )
+
+    def _of_the_cache(self) -> None:
         answers = self._counter("llmgw_cache_answers", "Completions that the cache was asked for.", "cache")
         outcomes: tuple[CacheOutcome, ...] = get_args(CacheOutcome)
         self._cache_answers = {outcome: answers.labels(outcome) for outcome in outcomes}
@@ -60,6 +67,12 @@ class Metrics:
         self.semantic_failures = self._counter(
             "llmgw_semantic_failures", "Failures after which the semantic cache was off for a while."
         )
+
+    def _of_engines(self) -> None:
+        self.upstream_errors = self._counter("llmgw_upstream_errors", "Failed calls to a replica.", "model", "code")
+        self.retries = self._counter("llmgw_retries", "Times an engine was asked after another had failed.", "model")
+        self.resumes = self._counter("llmgw_resumes", "Broken streams that another replica went on with.", "model")
+        self.fallbacks = self._counter("llmgw_fallbacks", "Requests that another model took.", "model", "fallback")
         self.replicas = self._gauge("llmgw_replicas", "Replicas known.", "livemostrecent", "model")
         self._left_out = self._gauge(
             "llmgw_replicas_left_out", "Replicas that are not asked, for they fail.", "livemax", "model"
@@ -75,10 +88,6 @@ class Metrics:
         )
         self._queue_depths: dict[str, int] = {}
         self._refused_noted: Counts[tuple[str, str]] = Counts()
-        self.redis_up = self._gauge("llmgw_redis_up", "1 while Redis answers.", "livemostrecent")
-        self.redis_parts = self._gauge(
-            "llmgw_redis_in_use", "1 while this part of every worker works on Redis.", "livemin", "part"
-        )
         self._models_seen: set[str] = set()
         self._models_failing: set[str] = set()
 
