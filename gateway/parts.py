@@ -80,7 +80,7 @@ def build(settings: Settings) -> Parts:
     dispatch = Dispatch(arrivals, admission, router, client, rules, fallbacks, metrics)
 
     cache = ExactCache(link, settings.cache_ttl_s, settings.cache_max_answer_bytes, metrics)
-    mail = Mail(redis if cache.on else None)
+    mail = Mail(redis if cache.on else None, metrics)
     flights = Flights(cache, mail)
     semantic = Semantic.of(settings, link, cache, dispatch, directory.pool, metrics)
     caching = Caching(cache, mail, metrics, paced=settings.cache_replay == "paced", semantic=semantic)

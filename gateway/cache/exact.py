@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 # How the answer travels, and not what it says.
 _TRANSPORT = frozenset({"stream", "stream_options"})
-# How a Redis refuses that would still read: it is full, a replica, or cannot write its file.
-_READS_ONLY = ("OOM", "READONLY", "MISCONF")
+# How a Redis refuses that would still read: it is full, a replica, lacks some, or cannot write its file.
+_READS_ONLY = ("OOM", "READONLY", "NOREPLICAS", "MISCONF")
 _TAKE = Script(resources.files("gateway.cache").joinpath("take.lua").read_text())
 
 
@@ -142,7 +142,9 @@ class ExactCache:
         error = _fetched(future)
         if error is None:
             self._reads.works()
-        elif not _reads_only(error):
+        elif _reads_only(error):  # a claim, which is a write
+            self._writes.fails(error)
+        else:
             self._reads.fails(error)
 
     def _written(self, future: "asyncio.Future[Any]") -> None:

@@ -17,6 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.cache.claim import Claim
+from gateway.metrics import Metrics
+from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +54,17 @@ class Mail:
         open: letters to this worker arrive.
     """
 
-    def __init__(self, redis: Redis | None) -> None:
+    def __init__(self, redis: Redis | None, metrics: Metrics) -> None:
         self.worker = ""
         self.open = False
         self._redis = redis
+        self._state = RedisPart(
+            "flights",
+            metrics,
+            log,
+            "answers are shared with other workers",
+            "answers are shared within each worker only",
+        )
         self._numbers = itertools.count()
         self._out: dict[Letter, None] = {}
         self._more = asyncio.Event()
@@ -91,12 +100,13 @@ class Mail:
                     await inbox.subscribe(_address(self.worker))
                     await inbox.get_message(ignore_subscribe_messages=True, timeout=_POLL_S)
                     self.open = True
+                    self._state.works()
                     opened()
                     while True:
                         if (message := await inbox.get_message(timeout=_POLL_S)) is not None:
                             read(message["data"])
             except (RedisError, OSError, TimeoutError) as error:
-                log.info("no letters from other workers: %s", error)
+                self._state.fails(error)
             except Exception:  # a worker that stops reading in silence would keep others waiting for good
                 log.exception("a letter could not be read")
             finally:
@@ -126,7 +136,7 @@ class Mail:
                     commands.publish(_address(letter.to), letter.text())
                 readers = await commands.execute()
         except (RedisError, OSError, TimeoutError) as error:
-            log.info("letters to other workers were lost: %s", error)
+            log.debug("letters to other workers were lost: %s", type(error).__name__)
             await asyncio.sleep(RETRY_S)
             return
         for letter, count in zip(letters, readers, strict=True):

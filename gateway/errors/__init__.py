@@ -38,21 +38,6 @@ Source: https://platform.openai.com/docs/guides/error-codes
 """
 
 from gateway.errors.base import GatewayError
-from gateway.errors.cluster import (
-    DeadlineExceeded,
-    KeysUnavailable,
-    ModelStarting,
-    NoReplica,
-    Overloaded,
-    ReplicaSilent,
-    ReplicaUnreachable,
-    SessionsUnavailable,
-    StreamInterrupted,
-    UpstreamBusy,
-    UpstreamFailed,
-    UpstreamRejected,
-    UsageUnavailable,
-)
 from gateway.errors.request import (
     AuthenticationError,
     BodyTooLarge,
@@ -72,6 +57,21 @@ from gateway.errors.request import (
     SessionNotFound,
     TooManySessions,
     UnprocessableInput,
+)
+from gateway.errors.upstream import (
+    DeadlineExceeded,
+    KeysUnavailable,
+    ModelStarting,
+    NoReplica,
+    Overloaded,
+    ReplicaSilent,
+    ReplicaUnreachable,
+    SessionsUnavailable,
+    StreamInterrupted,
+    UpstreamBusy,
+    UpstreamFailed,
+    UpstreamRejected,
+    UsageUnavailable,
 )
 
 __all__ = [

@@ -131,7 +131,13 @@ async def test_the_cluster_s_secret_goes_into_it(salted):
     engine = Origin.parse(salted.engine.url)
     fields = {"id": "m-2", "model": "m", "origin": engine, "base_path": "", "served_name": "m", "revision": ""}
     ours = Replica(
-        **fields, key="of the cluster", tasks=frozenset(), max_model_len=1, tells_usage=True, capabilities=SALT
+        **fields,
+        key="of the cluster",
+        tasks=frozenset(),
+        max_model_len=1,
+        tells_usage=True,
+        capabilities=SALT,
+        max_concurrency=None,
     )
     salts = [
         cache_salt(replace(ours, key=key), RequestContext("r", "a"), CALL) for key in ("of the cluster", "another")

@@ -9,7 +9,7 @@ from gateway import errors
 def tree(cls: type, depth: int = 0):
     yield depth, cls.__name__
     for child in cls.__subclasses__():
-        if child.__module__ == errors.__name__:
+        if child.__module__.startswith(f"{errors.__name__}."):
             yield from tree(child, depth + 1)
 
 

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from gateway.context import current
 from gateway.keys.ring import KeyRing
+from gateway.metrics import Metrics
 from gateway.middleware.asgi import exchange_of
 from gateway.middleware.auth import Authentication
 from gateway.middleware.errors import ErrorResponses
@@ -34,7 +35,7 @@ KEYS = (key("plain"), key("router", policies=["affinity", "balanced"]), key("slo
 
 
 def front(keys: tuple[Key, ...]) -> Gateway:
-    ring = KeyRing(keys, None, b"")
+    ring = KeyRing(keys, None, b"", Metrics())
     layers = [Middleware(RequestId), Middleware(ErrorResponses), Middleware(Authentication, ring, False, True)]
     return Gateway(layers, raw={"/v1/probe": probe})
 

@@ -112,7 +112,7 @@ async def gateway(redis_url: str, **settings) -> AsyncIterator[Gateway]:
     async with raw_server(answer) as server:
         upstreams = [{"model": "m", "url": server.url, "tasks": ["chat", "completions", "embeddings"]}]
         links: list[RedisLink] = []
-        with patch("gateway.app.RedisLink", lambda url: links.append(RedisLink(url)) or links[-1]):
+        with patch("gateway.parts.RedisLink", lambda url: links.append(RedisLink(url)) or links[-1]):
             app = create_app(Settings.load(redis_url=redis_url, upstreams=upstreams, **settings))
         async with served(app, lifespan="on") as base, httpx.AsyncClient(base_url=base, timeout=30) as client:
             await eventually(lambda: connected(client))

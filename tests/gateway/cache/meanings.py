@@ -102,7 +102,7 @@ async def gateway(
         upstreams.append({"model": "e", "url": server.url, "tasks": ["embeddings"]})
         semantic = {"cache_embeddings_model": "e", "cache_thresholds": thresholds or {"m": 0.8, "other": 0.8}}
         links: list[RedisLink] = []
-        with patch("gateway.app.RedisLink", lambda url: links.append(RedisLink(url)) or links[-1]):
+        with patch("gateway.parts.RedisLink", lambda url: links.append(RedisLink(url)) or links[-1]):
             app = create_app(Settings.load(**{"redis_url": redis_url, "upstreams": upstreams} | semantic | settings))
         async with served(app, lifespan="on") as base, httpx.AsyncClient(base_url=base, timeout=30) as client:
             await eventually(lambda: connected(client))

@@ -24,7 +24,7 @@ ANSWER = json.dumps(
     {"object": "chat.completion", "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop"}]}
     | {"usage": USAGE}
 ).encode()
-PARTS = frozenset({"keys", "requests", "quotas", "cache", "cache_writes", "usage"})
+PARTS = frozenset({"keys", "requests", "quotas", "cache", "cache_writes", "flights", "usage"})
 
 
 class Gateway:

@@ -123,7 +123,7 @@ async def test_one_that_answers_with_errors_is_left_out_and_probed_one_request_a
         statuses = []
         while not await left_out(client):
             statuses.append((await ask(client)).status_code)
-        assert (statuses.count(502), bad.asked) == (3, 3)
+        assert (set(statuses), bad.asked) == ({200}, 3)
         bad.answer = ANSWER
 
         async def is_back() -> bool:

@@ -109,7 +109,7 @@ async def gateway(
     tasks = ["chat", "completions", "embeddings", "score"]
     upstreams = [{"model": "m", "url": engine.server.url, "max_model_len": max_model_len, "tasks": tasks}]
     links: list[RedisLink] = []
-    with patch("gateway.app.RedisLink", lambda url: links.append(RedisLink(url)) or links[-1]):
+    with patch("gateway.parts.RedisLink", lambda url: links.append(RedisLink(url)) or links[-1]):
         app = create_app(Settings.load(redis_url=redis_url, keys=keys, upstreams=upstreams, **settings))
     async with served(app, lifespan="on") as base:
         for link in links:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from gateway.errors.base import GatewayError, retry_after
 
+_SOON: Mapping[str, str] = retry_after(1)
+
 
 class UpstreamRejected(GatewayError):
     """The engine refused the request itself; its status (400 to 499), words and retry headers are passed on."""
@@ -42,19 +44,16 @@ class StreamInterrupted(UpstreamFailed):
     code = "stream_interrupted"
 
 
-class _Unavailable(GatewayError):
+class NoReplica(GatewayError):
     status = 503
-    headers: Mapping[str, str] = {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
-
-
-class NoReplica(_Unavailable):
     type = "overloaded_error"
     code = "no_replica"
+    headers = _SOON
 
 
 class ModelStarting(NoReplica):
     code = "model_starting"
-    headers: Mapping[str, str] = {"retry-after": "10", "retry-after-ms": "10000", "x-should-retry": "true"}
+    headers = retry_after(10)
 
 
 class Overloaded(GatewayError):
@@ -67,16 +66,22 @@ class Overloaded(GatewayError):
         self.headers = retry_after(wait_s)
 
 
-class KeysUnavailable(_Unavailable):
+class KeysUnavailable(GatewayError):
+    status = 503
     code = "keys_unavailable"
+    headers = _SOON
 
 
-class UsageUnavailable(_Unavailable):
+class UsageUnavailable(GatewayError):
+    status = 503
     code = "usage_unavailable"
+    headers = _SOON
 
 
-class SessionsUnavailable(_Unavailable):
+class SessionsUnavailable(GatewayError):
+    status = 503
     code = "sessions_unavailable"
+    headers = _SOON
 
 
 class DeadlineExceeded(GatewayError):
