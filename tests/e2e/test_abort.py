@@ -42,8 +42,18 @@ async def test_one_request(stack, stream, body):
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_running_and_waiting_requests(stack, stream):
+    """Some wait at the engine, and some at the gateway, for a place at the engine."""
     body = LONG_ANSWER | {"model": CHAT_MODEL, "stream": stream}
-    await leave(stack.url, "/v1/chat/completions", body, lambda: stack.busy() == 10, clients=10)
+    slots = 4
+
+    async def all_here() -> bool:
+        async with httpx.AsyncClient(base_url=stack.url) as client:
+            text = (await client.get("/metrics")).text
+        name = "llmgw_requests_in_flight "
+        open_ = next(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
+        return stack.busy() >= slots and open_ >= 10
+
+    await leave(stack.url, "/v1/chat/completions", body, all_here, clients=10)
     await eventually(lambda: stack.busy() == 0, within=5)
 
 
