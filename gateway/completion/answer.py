@@ -174,20 +174,18 @@ class EngineAnswer(Answer):
 
     def used(self) -> Usage:
         """As the engine told it; of an answer that was left, about what had come."""
-        return self._told() or Usage(self._call.prompt_tokens, self.source.events if self.source is not None else 0)
-
-    def _told(self) -> Usage | None:
-        return Usage.find(self._first) if self.source is None else self.source.usage
+        told = Usage.find(self._first) if self.source is None else self.source.usage
+        return told or Usage(self._call.prompt_tokens, self.source.events if self.source is not None else 0)
 
     def _tell(self) -> None:
+        used = self.used()
         if self.source is None or self.source.finished:
-            told = self._told()
-            self._attempt.ended(told.completion if told else self.source.events if self.source else 0)
+            self._attempt.ended(used.completion)
         else:
             self._attempt.abandoned()
         ended, self.ended = self.ended, None
         if ended is not None:
-            ended(self.used())
+            ended(used)
 
     def _failed(self, error: GatewayError) -> None:
         if isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() >= self._until:

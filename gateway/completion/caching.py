@@ -100,7 +100,11 @@ class Lookup:
         if found is not None or self.holder is not None or self.question is None:
             return found
         near = await self.question.look_up(self._will_do)
-        return None if near is None else self._cached(near, "semantic")
+        if near is None:
+            return None
+        if self.claim is not None:  # nobody makes it here
+            await self._caching.cache.take(self.key, self.claim, None)
+        return self._cached(near, "semantic")
 
     async def again(self, lost: Claim | None) -> CachedAnswer | None:
         """The same, now that nobody makes the answer any more that was claimed so."""

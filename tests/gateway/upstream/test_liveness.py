@@ -30,11 +30,18 @@ def connections_to(port: int) -> list[socket.socket]:
     return found
 
 
+def told(end: socket.socket) -> tuple[int, bool, int]:
+    with end:
+        return (
+            end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < GONE_S,
+            end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        )
+
+
 async def test_the_kernel_gives_up_a_machine_that_is_silent(client):
     async with raw_server(sized(b"one")) as server:
         await fetch(client, server)
-        (end,) = connections_to(int(server.url.rpartition(":")[2]))
-        with end:
-            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < GONE_S
-            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == GONE_S * 1000
+        # Another test may have left an end of its own, to a server that had this port before.
+        ends = connections_to(int(server.url.rpartition(":")[2]))
+        assert (1, True, GONE_S * 1000) in [told(end) for end in ends]
