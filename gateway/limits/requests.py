@@ -65,9 +65,9 @@ class RequestLimits:
         bucket, capacity = (context.tenant, context.key_name), max(_MINUTE_US, each)
         full_at = max(self._full_at.get(bucket, 0.0), now) + each
         over = full_at - now - capacity
-        if over <= 0:
+        if over < 1:  # of a microsecond, less is rounding
             self._full_at[bucket] = full_at
-        return _verdict(limit, -over if over > 0 else full_at - now, each, capacity)
+        return _verdict(limit, -over if over >= 1 else full_at - now, each, capacity)
 
 
 def _verdict(limit: int, full_in_us: float, each_us: float, capacity_us: float) -> Headers:

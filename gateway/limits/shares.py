@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from gateway.context import Quota, RequestContext
 
+# A clock's seconds plus and less a minute's are not always what they were.
+_ROUNDING_S = 1e-6
+
 
 class Limit(IntEnum):
     """Which limit is in the way; the numbers are those of reserve.lua."""
@@ -53,7 +56,7 @@ class Shares:
             share = max(most / self._workers, 1)
             before = max(self._full_at[(*who, limit)], now)
             full_at = before + min(tokens, share) * period_s / share
-            if (over := full_at - now - period_s) > 0:
+            if (over := full_at - now - period_s) > _ROUNDING_S:
                 return Verdict(limit, over, before - now)
             after[(*who, limit)] = full_at
         self._full_at |= after
