@@ -57,9 +57,7 @@ async def test_summarizes_a_text_longer_than_the_context(stack):
 async def test_the_playground_runs_the_chain(stack):
     async with open_tab() as page:
         await page.goto(f"{stack.url}/chains/chat/playground/")
-        await expect(page.get_by_role("textbox")).to_have_count(
-            4, timeout=30_000
-        )  # model, session, input, system
+        await expect(page.get_by_role("textbox")).to_have_count(4, timeout=30_000)  # model, session, input, system
         await page.get_by_role("textbox").nth(2).fill("Say hello.")
         await page.get_by_role("button", name="Start").click()
         await expect(page.get_by_text("Output", exact=True)).to_be_visible(timeout=30_000)
