@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from gateway.redis_address import parse
 from gateway.redis_dial import dial
+from gateway.redis_follower import stopping
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class RedisLink:
     async def run(self) -> None:
         """Stays connected until cancelled."""
         connected = True  # the first failure is news
-        while True:
+        while not stopping():
             try:
                 async with asyncio.timeout(CONNECT_S):
                     channel = await self._connect()

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from gateway.cache.claim import Claim
 from gateway.metrics import Metrics
+from gateway.redis_follower import stopping
 from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Mail:
             both.create_task(self._deliver(self._redis))
 
     async def _receive(self, redis: Redis, read: Callable[[bytes], None], opened: Callable[[], None]) -> None:
-        while True:
+        while not stopping():
             try:
                 async with redis.pubsub(ignore_subscribe_messages=True) as inbox:
                     await inbox.subscribe(_address(self.worker))
@@ -102,7 +103,7 @@ class Mail:
                     self.open = True
                     self._state.works()
                     opened()
-                    while True:
+                    while not stopping():
                         if (message := await inbox.get_message(timeout=_POLL_S)) is not None:
                             read(message["data"])
             except (RedisError, OSError, TimeoutError) as error:
@@ -115,7 +116,7 @@ class Mail:
 
     async def _deliver(self, redis: Redis) -> None:
         try:
-            while True:
+            while not stopping():
                 await self._more.wait()
                 try:
                     await self._empty(redis)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.redis_follower import follow, text
+from gateway.redis_follower import follow, stopping, text
 from gateway.routing.router import Router
 from gateway.routing.standing import Standing
 
@@ -63,7 +63,7 @@ class SharedBreakers:
 
     async def _tell(self, redis: Redis) -> None:
         tell = redis.register_script(_TELL)
-        while True:
+        while not stopping():
             id_, milliseconds = await self._words.get()
             try:
                 await tell(keys=[OPEN, CHANGES], args=[id_, milliseconds])
