@@ -15,6 +15,9 @@ import openai
 import psutil
 import pytest
 
+from gateway.completion.request import Call, Endpoint
+from gateway.completion.seam import Said, continuation
+from gateway.upstream.sse import payloads
 from tests.e2e.conftest import running
 from tests.e2e.stack import Stack
 from tests.polling import eventually
@@ -78,6 +81,21 @@ async def test_it_streams(sdk: openai.AsyncOpenAI) -> None:
     assert sum(bool(chunk.choices and chunk.choices[0].delta.content) for chunk in chunks) > 5
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in {"stop", "length"}
     assert chunks[-1].usage.completion_tokens == 24
+
+
+async def test_it_goes_on_with_an_answer_that_another_engine_began(vllm: Stack) -> None:
+    """Asked as when a stream breaks off: nothing of the beginning is said again, and nothing is left out."""
+    asked = {"model": CHAT, "messages": messages("Count from one to ten."), "temperature": 0, "max_tokens": 40}
+    async with httpx.AsyncClient(base_url=vllm.url, timeout=120) as client:
+        answer = (await client.post("/v1/chat/completions", json=asked)).json()
+        whole = answer["choices"][0]["message"]["content"]
+        said = Said({}, whole[: whole.index(" ", len(whole) // 2)], 20, role=True)
+        rest = continuation(Call.of(Endpoint.CHAT, asked | {"stream": True}), said)
+        stream = await client.post("/v1/chat/completions", content=rest.body)
+    chunks = [json.loads(payload) for payload in payloads(stream.content) if payload != b"[DONE]"]
+    text = said.text + "".join(choice["delta"].get("content") or "" for c in chunks for choice in c["choices"])
+    assert len(text) > len(said.text)
+    assert whole.startswith(text) or text.startswith(whole)
 
 
 async def test_embeddings_point_where_they_should(sdk: openai.AsyncOpenAI) -> None:
