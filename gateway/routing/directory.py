@@ -70,7 +70,8 @@ class Directory:
             try:
                 await self._redis.set(f"{PREFIX}:demand:{model}", 1, ex=int(EXPIRY_S))
             except (RedisError, OSError, TimeoutError) as error:
-                log.info("the demand for %s cannot be told: %s", model, error)
+                # Its words may repeat what was sent, the password too.
+                log.info("the demand for %s cannot be told: %s", model, type(error).__name__)
 
     async def run(self) -> None:
         """Follows the directory until cancelled: at once on a change, and every POLL_S."""
