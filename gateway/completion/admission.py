@@ -96,6 +96,10 @@ class Admission:
         Raises:
             Overloaded: too many wait already, or it had to wait too long.
         """
+        return self.free(pool) or await self._lines[pool.model].wait(context)
+
+    def free(self, pool: Pool) -> Slot | None:
+        """The place of a request that does not have to wait; None where it has to."""
         line = self._lines.get(pool.model)
         if line is None:
             if pool.capacity is None:
@@ -103,10 +107,10 @@ class Admission:
             line = self._lines[pool.model] = _Line(pool.model, self)
         if line.pool is not pool:
             line.follow(pool)
-        if line.open < line.places:
-            line.open += 1
-            return Slot(line)
-        return await line.wait(context)
+        if line.open >= line.places:
+            return None
+        line.open += 1
+        return Slot(line)
 
     async def run(self) -> None:
         """Lets requests go on when replicas come, until cancelled."""

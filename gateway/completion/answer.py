@@ -18,7 +18,9 @@ from gateway.upstream.usage import Usage
 
 # How long the end of a finished stream may take before its connection is given up.
 _DRAIN_S = 0.05
-_MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024
+# Of a whole answer that nobody asks about.
+_UNREAD = Usage()
 
 
 class Answer(ABC):
@@ -31,10 +33,13 @@ class Answer(ABC):
         foreign: it is another model's than the one that was asked.
     """
 
-    stream: bool
-    headers: Sequence[tuple[bytes, bytes]] = ()
-    waited_s = 0.0
-    foreign = False
+    __slots__ = ("foreign", "headers", "stream", "waited_s")
+
+    def __init__(self, *, stream: bool, headers: Sequence[tuple[bytes, bytes]] = (), waited_s: float = 0.0) -> None:
+        self.stream = stream
+        self.headers = headers
+        self.waited_s = waited_s
+        self.foreign = False
 
     @abstractmethod
     async def body(self) -> bytes:
@@ -84,6 +89,8 @@ class EngineAnswer(Answer):
         source: of a stream.
     """
 
+    __slots__ = ("_attempt", "_call", "_exchange", "_first", "_until", "ended", "source")
+
     def __init__(
         self,
         exchange: UpstreamResponse,
@@ -93,7 +100,7 @@ class EngineAnswer(Answer):
         events: EventStream | None = None,
         first: bytes = b"",
     ) -> None:
-        self.stream = events is not None
+        super().__init__(stream=events is not None)
         self.ended: Ended | None = None
         self.source = events
         self._exchange = exchange
@@ -103,9 +110,10 @@ class EngineAnswer(Answer):
         self._first = first
 
     @classmethod
-    async def whole(cls, exchange: UpstreamResponse, call: Call, attempt: Attempt, until: float) -> "EngineAnswer":
-        """Waits for all of it, so that a failure is an error that another engine may make good."""
-        body = await exchange.body(_MAX_BODY_BYTES)
+    def whole(
+        cls, exchange: UpstreamResponse, body: bytes, call: Call, attempt: Attempt, until: float
+    ) -> "EngineAnswer":
+        """Of a whole body: a failure is an error then that another engine may make good."""
         if body.startswith((b'{"error"', b'{"object":"error"')):
             raise UpstreamFailed("The engine answered with an error under a status of success.")
         if not body.rstrip().endswith(b"}"):
@@ -178,12 +186,12 @@ class EngineAnswer(Answer):
         return told or Usage(self._call.prompt_tokens, self.source.events if self.source is not None else 0)
 
     def _tell(self) -> None:
-        used = self.used()
+        ended, self.ended = self.ended, None
+        used = self.used() if ended is not None or self.source is not None or self._attempt.measures else _UNREAD
         if self.source is None or self.source.finished:
             self._attempt.ended(used.completion)
         else:
             self._attempt.abandoned()
-        ended, self.ended = self.ended, None
         if ended is not None:
             ended(used)
 

@@ -31,8 +31,8 @@ class CachedAnswer(Answer):
     """
 
     def __init__(self, entry: Entry, call: Call, *, paced: bool, outcome: str = "hit") -> None:
-        self.stream = call.stream
-        self.headers = ((b"x-llmgw-cache", outcome.encode()), (b"age", b"%d" % entry.age_s))
+        headers = (b"x-llmgw-cache", outcome.encode()), (b"age", b"%d" % entry.age_s)
+        super().__init__(stream=call.stream, headers=headers)
         self._entry = entry
         self._call = call
         self._paced = paced

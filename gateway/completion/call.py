@@ -49,17 +49,16 @@ class CompletionPath:
         pool = self._fallbacks.that_fits(call, pool, context)
         lookup = self._caching.begin(call, context, pool.revision)
         bill = await self._metering.admit(call, pool, context)
-        answer = await self._answer(call, pool, context, lookup, bill)
+        if lookup is None:
+            answer = self._caching.bypassed(await self._generate(call, pool, context, bill))
+        else:
+            answer = await self._answer(call, pool, context, lookup, bill)
         if bill.headers:
             answer.headers = (*answer.headers, *bill.headers)
         return answer
 
-    async def _answer(
-        self, call: Call, pool: Pool, context: RequestContext, lookup: Lookup | None, bill: Bill
-    ) -> Answer:
-        """Out of the cache, from a flight, or from an engine; the bill is told what was used, or is cancelled."""
-        if lookup is None:
-            return self._caching.bypassed(await self._generate(call, pool, context, bill))
+    async def _answer(self, call: Call, pool: Pool, context: RequestContext, lookup: Lookup, bill: Bill) -> Answer:
+        """Out of the cache, or from a flight; the bill is told what was used, or is cancelled."""
         try:
             cached = await lookup.answer()
         except BaseException:

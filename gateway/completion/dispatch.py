@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from gateway.completion.admission import Admission
-from gateway.completion.answer import Answer, EngineAnswer
+from gateway.completion.answer import MAX_BODY_BYTES, Answer, EngineAnswer
 from gateway.completion.cache_salt import cache_salt
 from gateway.completion.errand import Errand
 from gateway.completion.fallbacks import Fallbacks
@@ -94,7 +94,7 @@ class Dispatch:
         """The first answer that a replica of this model begins, once the request has a place."""
         if not pool.replicas.get(errand.call.endpoint.task):
             pool = await self._arrival(pool, rules, errand)
-        slot = await self._admission.enter(pool, errand.context)
+        slot = self._admission.free(pool) or await self._admission.enter(pool, errand.context)
         try:
             if slot.waited_s:
                 errand.queued_s += slot.waited_s
@@ -185,7 +185,7 @@ class Dispatch:
             if exchange.status != 200:
                 raise await refusal(exchange, replica, call)
             if not call.stream:
-                return await EngineAnswer.whole(exchange, call, attempt, until)
+                return EngineAnswer.whole(exchange, await exchange.body(MAX_BODY_BYTES), call, attempt, until)
             within_s = rules.timeouts.first_token
             return await EngineAnswer.open(
                 exchange, call, attempt, until, usage_asked=usage_asked, keep=keep, within_s=within_s

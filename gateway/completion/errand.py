@@ -22,6 +22,7 @@ from gateway.routing.replica import Replica
 _MAX_SILENT = 2
 # Of engines that answer, but not with an answer: of one model.
 _MAX_FAULTS = 4
+_NONE: Set[str] = frozenset()
 
 
 class Errand:
@@ -35,18 +36,30 @@ class Errand:
         spent: ids of replicas that are not to be asked again.
     """
 
-    # On the class, since most requests never change them.
-    asked = 0
-    engine_s = 0.0
-    queued_s = 0.0
-    replica: Replica | None = None
-    spent: Set[str] = frozenset()
-    _silent = _faults = 0
-    _costs = False
+    __slots__ = (
+        "_costs",
+        "_faults",
+        "_silent",
+        "asked",
+        "call",
+        "context",
+        "engine_s",
+        "queued_s",
+        "replica",
+        "spent",
+        "until",
+    )
 
     def __init__(self, call: Call, context: RequestContext, total_s: float) -> None:
         self.call = call
         self.context = context
+        self.asked = 0
+        self.engine_s = 0.0
+        self.queued_s = 0.0
+        self.replica: Replica | None = None
+        self.spent: Set[str] = _NONE
+        self._silent = self._faults = 0
+        self._costs = False
         if context.deadline_s is not None and context.deadline_s < total_s:
             total_s = context.deadline_s
         self.until = asyncio.get_running_loop().time() + total_s

@@ -6,7 +6,7 @@ Source: https://platform.openai.com/docs/api-reference
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, NotRequired, TypeVar
+from typing import Annotated, Any, NotRequired, TypeVar
 
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -134,32 +134,34 @@ class Endpoint(StrEnum):
         return member
 
 
-class Call(NamedTuple):
-    """One validated request for a completion.
+class Call:
+    """One validated request for a completion; nobody changes it.
 
     Attributes:
         payload: the request body, parsed.
         body: the same as bytes, forwarded as they came where nothing has to change.
+        stream: whether it asks for a stream.
     """
 
-    endpoint: Endpoint
-    model: str
-    payload: dict[str, Any]
-    body: bytes
+    # Read at every step of the path: slots are what Python reads fastest.
+    __slots__ = ("body", "endpoint", "model", "payload", "stream")
+
+    def __init__(self, endpoint: Endpoint, payload: dict[str, Any], body: bytes) -> None:
+        self.endpoint = endpoint
+        self.model: str = payload["model"]
+        self.payload = payload
+        self.body = body
+        self.stream = endpoint.streams and bool(payload.get("stream"))
 
     @classmethod
     def parse(cls, endpoint: Endpoint, body: bytes) -> "Call":
         """Raises InvalidJSON or InvalidField, with the field's name in `param`."""
-        payload = _validated(endpoint, json_body.parse(body))
-        return cls(endpoint, payload["model"], payload, body)
+        return cls(endpoint, _validated(endpoint, json_body.parse(body)), body)
 
     @classmethod
     def of(cls, endpoint: Endpoint, payload: dict[str, Any]) -> "Call":
-        return cls(endpoint, _validated(endpoint, payload)["model"], payload, orjson.dumps(payload))
-
-    @property
-    def stream(self) -> bool:
-        return self.endpoint.streams and bool(self.payload.get("stream"))
+        """Raises as `parse` does."""
+        return cls(endpoint, _validated(endpoint, payload), orjson.dumps(payload))
 
     @property
     def wants_usage(self) -> bool:

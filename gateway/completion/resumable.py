@@ -34,7 +34,7 @@ class ResumableAnswer(Answer):
     """
 
     def __init__(self, first: EngineAnswer, call: Call, go_on: Continue, ended: Ended | None) -> None:
-        self.stream = True
+        super().__init__(stream=True)
         self._part = first
         self._call = call
         self._go_on = go_on

@@ -101,7 +101,7 @@ def continuation(call: Call, said: Said) -> Call:
     else:
         payload["messages"] = [*payload["messages"], {"role": "assistant", "content": said.text}]
         payload |= {"continue_final_message": True, "add_generation_prompt": False}
-    return call._replace(payload=payload, body=orjson.dumps(payload))
+    return Call(call.endpoint, payload, orjson.dumps(payload))
 
 
 def is_used_up(call: Call, said: Said) -> bool:

@@ -52,9 +52,8 @@ class SharedAnswer(Answer):
         again: Callable[[Asked, Flight], Awaitable[Answer]],
     ) -> None:
         self._call = asked.lookup.call
-        self.stream = self._call.stream
-        self.headers = (*flight.headers, *_MISS) if leads else _SHARED
-        self.waited_s = flight.waited_s
+        headers = (*flight.headers, *_MISS) if leads else _SHARED
+        super().__init__(stream=self._call.stream, headers=headers, waited_s=flight.waited_s)
         self._flight = flight
         self._asked = asked
         self._leads = leads

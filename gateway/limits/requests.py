@@ -63,11 +63,11 @@ class RequestLimits:
         """The same bucket, with this worker's share of it."""
         now, each = time.monotonic() * 1e6, _MINUTE_US * self._workers / limit
         bucket, capacity = (context.tenant, context.key_name), max(_MINUTE_US, each)
-        full_at = max(self._full_at.get(bucket, 0.0), now) + each
-        over = full_at - now - capacity
-        if over < 1:  # of a microsecond, less is rounding
-            self._full_at[bucket] = full_at
-        return _verdict(limit, -over if over >= 1 else full_at - now, each, capacity)
+        full_in = max(self._full_at.get(bucket, 0.0) - now, 0.0) + each
+        if full_in - capacity >= 1:  # of a microsecond, less is rounding
+            return _verdict(limit, capacity - full_in, each, capacity)
+        self._full_at[bucket] = now + full_in
+        return told(b"requests", limit, (capacity - full_in) / each, full_in)
 
 
 def _verdict(limit: int, full_in_us: float, each_us: float, capacity_us: float) -> Headers:

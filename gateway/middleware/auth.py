@@ -4,7 +4,7 @@ Without any key defined the gateway is open to programs on its own machine. A we
 so a Host or Origin that is not loopback's is refused (DNS rebinding, cross-site requests).
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from urllib.parse import urlsplit
 
 from gateway.context import RequestContext, current, door_of
@@ -13,6 +13,7 @@ from gateway.keys.ring import KeyRing
 from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send, exchange_of
 from gateway.middleware.wishes import with_wishes
 from gateway.server.exchange import Exchange
+from gateway.server.response_head import Headers
 from gateway.settings import Key, is_loopback
 
 PUBLIC_PATHS = frozenset({"/health/live", "/health/ready"})
@@ -38,7 +39,7 @@ class Authentication:
         exchange, key = exchange_of(scope), None
         try:
             if scope["path"] not in PUBLIC_PATHS:
-                key = self._check(scope)
+                key = self._check(scope, exchange.fields)
         finally:  # also who is turned away has a request id
             context = self._context(exchange, key, door_of(scope["path"]))
             current.set(context)
@@ -47,9 +48,9 @@ class Authentication:
             current.set(wishes)
         return self._app(scope, receive, send)
 
-    def _check(self, scope: Scope) -> Key | None:
+    def _check(self, scope: Scope, fields: Mapping[bytes, bytes]) -> Key | None:
         if self._ring.defined or not (self._insecure or self._loopback):
-            return self._ring.find(_presented_key(scope))
+            return self._ring.find(_presented_key(_key_headers(scope["headers"], fields)))
         self._ring.check_known()
         if not self._insecure:
             _check_loopback(scope)
@@ -76,12 +77,17 @@ class Authentication:
         )
 
 
-def _presented_key(scope: Scope) -> bytes:
+def _key_headers(headers: Headers, fields: Mapping[bytes, bytes]) -> Headers:
+    """Every one of them: of a repeated header `fields` has the last only."""
+    if len(fields) == len(headers):
+        return [(name, fields[name]) for name in KEY_HEADERS & fields.keys()]
+    return [header for header in headers if header[0] in KEY_HEADERS]
+
+
+def _presented_key(headers: Headers) -> bytes:
     """The one key of a request, whichever headers it comes in."""
     presented = None
-    for name, value in scope["headers"]:
-        if name not in KEY_HEADERS:
-            continue
+    for name, value in headers:
         if name == b"authorization":
             scheme, _, value = value.partition(b" ")
             if scheme.lower() != b"bearer":

@@ -76,9 +76,9 @@ class Router:
         Raises:
             InvalidRequest: the request names a policy that there is not.
         """
-        policy = self._policy(pool.model, context.policy)
-        if len(replicas) < 2:
+        if len(replicas) < 2 and context.policy is None:
             return replicas
+        policy = self._policy(pool.model, context.policy)
         standings: Sequence[Standing] = [self.standing(replica) for replica in replicas]
         now, probe = self.clock(), None
         if self._open:

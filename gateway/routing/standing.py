@@ -7,7 +7,7 @@ and right near it, where it is used: samples follow the load within some request
 shortest evens the waits out, and then each replica has the share of the requests that it can carry.
 """
 
-from math import exp2
+from math import exp2, inf
 from zlib import crc32
 
 from gateway.routing.breaker import Breaker
@@ -33,6 +33,7 @@ class Standing:
         in_flight: requests of this worker that it has.
         ttft: seconds to its first token, an average; None when it was never measured.
         samples: how many times that was measured.
+        measured_at: when its speed was measured last.
     """
 
     def __init__(self, replica: Replica, breaker: Breaker) -> None:
@@ -43,10 +44,10 @@ class Standing:
         self.in_flight = 0
         self.samples = 0
         self.ttft: float | None = None
+        self.measured_at = -inf
         self._others = replica.load.requests
         self._ttft_cost = self._cost = 0.0
         self._token_cost: float | None = None
-        self._measured_at = 0.0
 
     def see(self, replica: Replica) -> None:
         """Takes in what the directory tells now."""
@@ -74,7 +75,7 @@ class Standing:
         wait = self.wait()
         if self.in_flight or not self.samples:
             return wait
-        return wait * exp2((self._measured_at - now) / HALF_LIFE_S)
+        return wait * exp2((self.measured_at - now) / HALF_LIFE_S)
 
     @property
     def cost(self) -> float:
@@ -103,4 +104,4 @@ class Standing:
 
     def _note(self, now: float) -> None:
         self._cost = self._ttft_cost + ANSWER_TOKENS * (self._token_cost or 0.0)
-        self._measured_at = now
+        self.measured_at = now

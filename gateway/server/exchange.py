@@ -6,19 +6,16 @@ Source: https://asgi.readthedocs.io/en/latest/specs/www.html
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Scope
 
 from gateway.errors import GatewayError, NoReplica
 from gateway.server.request_body import RequestBody
-from gateway.server.response_head import ResponseHead
+from gateway.server.response_head import Headers, ResponseHead
 
 log = logging.getLogger(__name__)
-
-
-Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Channel(Protocol):
@@ -49,6 +46,30 @@ class Exchange:
         keep_alive: another request may follow on this connection.
         running: the application has been called.
     """
+
+    __slots__ = (
+        "_body_delivered",
+        "_channel",
+        "_failure",
+        "_head",
+        "_over",
+        "_remaining",
+        "_scope",
+        "_unsent_head",
+        "answered",
+        "began_at",
+        "body",
+        "client_left",
+        "fields",
+        "first_byte_s",
+        "keep_alive",
+        "last_byte_s",
+        "request_id",
+        "response_headers",
+        "running",
+        "status",
+        "task",
+    )
 
     def __init__(
         self, channel: Channel, scope: Scope, fields: Mapping[bytes, bytes], body: RequestBody, keep_alive: bool
@@ -144,18 +165,22 @@ class Exchange:
         """A whole response."""
         if self.full is not None:
             await self._keep_up()
-        self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
+        self.start(status, headers, len(body))
         self.write(body, more=False)
 
-    def start(self, status: int, headers: Headers) -> None:
-        """Status and headers; they go out with the first of the body, as ASGI has it, in one packet."""
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+        """Status and headers; they go out with the first of the body, as ASGI has it, in one packet.
+
+        Args:
+            length: as of ResponseHead.encode.
+        """
         if self.status:
             raise RuntimeError("a second response to one request")
         scope, body = self._scope, self.body
         # A client that was not told to go on may send its body now, or not.
         keep_alive = self.keep_alive and (body.complete or not body.expects_continue)
         headers = (*self._channel.default_headers, *headers, *self.response_headers)
-        head = ResponseHead.encode(status, headers, scope["method"], scope["http_version"], keep_alive)
+        head = ResponseHead.encode(status, headers, scope["method"], scope["http_version"], keep_alive, length)
         body.expects_continue = False
         self.status, self.keep_alive = status, head.keep_alive
         self.first_byte_s = time.perf_counter() - self.began_at

@@ -25,6 +25,21 @@ class RequestBody:
         expects_continue: the client waits for a `100 Continue` before it sends the body.
     """
 
+    __slots__ = (
+        "_bounds",
+        "_deadline",
+        "_declared",
+        "_dropped",
+        "_error",
+        "_parts",
+        "_size",
+        "_source",
+        "_waiter",
+        "complete",
+        "expects_continue",
+        "unread",
+    )
+
     def __init__(self, source: Source, bounds: Bounds, declared: int, expects_continue: bool) -> None:
         self.complete = False
         self.unread = 0

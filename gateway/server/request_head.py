@@ -36,17 +36,16 @@ class RequestHead:
         if version not in {"1.1", "1.0"} or method in _OTHER_PROTOCOLS:
             raise InvalidHTTP("This server speaks HTTP/1.1.")
         self.method, self.version, self.target = method.decode("ascii"), version, target
-        self.headers, self.fields = headers, dict(headers)
-        if b"host" not in self.fields:
+        self.headers, self.fields = headers, (fields := dict(headers))
+        if b"host" not in fields:
             if version == "1.1":
                 raise InvalidHTTP("A request has one Host header.")
-        elif len(self.fields) < len(headers) and sum([name == b"host" for name, _ in headers]) > 1:
+        elif len(fields) < len(headers) and sum([name == b"host" for name, _ in headers]) > 1:
             raise InvalidHTTP("A request has one Host header.")
-        if self.fields.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        if b"transfer-encoding" in fields and fields[b"transfer-encoding"].lower() != b"chunked":
             raise InvalidHTTP("The only transfer-encoding taken is chunked.")
-        self.declared = int(self.fields.get(b"content-length", 0))
-        expect = self.fields.get(b"expect")
-        self.expects_continue = expect is not None and expect.lower() == b"100-continue" and version == "1.1"
+        self.declared = int(fields.get(b"content-length", 0))
+        self.expects_continue = b"expect" in fields and version == "1.1" and fields[b"expect"].lower() == b"100-continue"
 
     @property
     def has_body(self) -> bool:

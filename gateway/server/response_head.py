@@ -4,10 +4,11 @@ Source: https://www.rfc-editor.org/rfc/rfc9112#name-message-body
 """
 
 import http
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in http.HTTPStatus}
+Headers = Sequence[tuple[bytes, bytes]]
 _BODILESS = frozenset({204, 304})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})  # are the server's business
 
@@ -30,20 +31,24 @@ class ResponseHead(NamedTuple):
 
     @classmethod
     def encode(
-        cls, status: int, headers: Iterable[tuple[bytes, bytes]], method: str, version: str, keep_alive: bool
+        cls, status: int, headers: Headers, method: str, version: str, keep_alive: bool, length: int | None = None
     ) -> "ResponseHead":
-        """Raises RuntimeError when a header would become two, and ValueError on a content-length that is no number."""
-        length = None
-        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
-        for header in headers:
-            name, value = header
-            if name not in _FRAMING:
-                lines.append(b": ".join(header))
-            elif name == b"content-length":
-                length = int(value)
-                lines.append(b"content-length: %d" % length)
-            elif name == b"connection":
-                keep_alive = keep_alive and value.lower() != b"close"
+        """
+        Args:
+            length: of the body in bytes, where the headers do not tell it and it is known.
+
+        Raises:
+            RuntimeError: a header would become two.
+            ValueError: a content-length is no number.
+        """
+        if not _FRAMING.isdisjoint(dict(headers)):
+            fields = dict(headers)
+            headers = [header for header in headers if header[0] not in _FRAMING]
+            length = int(fields[b"content-length"]) if b"content-length" in fields else length
+            keep_alive = keep_alive and fields.get(b"connection", b"").lower() != b"close"
+        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, *map(b": ".join, headers)]
+        if length is not None:
+            lines.append(b"content-length: %d" % length)
         silent = method == "HEAD" or status in _BODILESS
         chunked = length is None and not silent and version == "1.1"
         if chunked:

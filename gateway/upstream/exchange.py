@@ -24,6 +24,22 @@ class Exchange(UpstreamResponse):
         started: status and headers are there.
     """
 
+    __slots__ = (
+        "_chunks",
+        "_complete",
+        "_error",
+        "_loop",
+        "_sink",
+        "_sink_done",
+        "_sink_error",
+        "_size",
+        "_source",
+        "_waiter",
+        "headers",
+        "started",
+        "status",
+    )
+
     def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
         self.headers = {}

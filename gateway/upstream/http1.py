@@ -67,7 +67,7 @@ class HttpClient(UpstreamClient):
 
 
 def _encode(path: str, host_line: str, headers: dict[str, str], body: bytes) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = "".join(map("%s: %s\r\n".__mod__, headers.items()))
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         raise ValueError("a line break in a request header")
     head = f"POST {path} HTTP/1.1\r\n{host_line}content-length: {len(body)}\r\n{lines}\r\n"
