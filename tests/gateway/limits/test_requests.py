@@ -80,12 +80,14 @@ async def test_two_workers_share_one_bucket(worker, colleague, limit):
 
 async def test_at_a_high_limit_time_gives_back_no_more_than_its_share(worker, colleague):
     limit, both = 6000, (worker.limits, colleague.limits)  # one each 10 ms
-    began, got = time.monotonic(), 0
-    while got < limit or time.monotonic() - began < 0.5:
-        got += await granted(both, caller(limit), 50)
-    refilled = (time.monotonic() - began) * limit / 60
-    assert limit <= got <= limit + refilled
-    assert got >= limit + int(refilled) - 60  # the last ones had no time to ask
+    began = time.monotonic()
+    got = some = await granted(both, caller(limit), 50)
+    asked = begun = time.monotonic()
+    while some == 100:  # until there are not enough for all who ask
+        asked = time.monotonic()
+        got += (some := await granted(both, caller(limit), 50))
+    # Time gives one back from the first request on, which came some time after `began` and before `begun`.
+    assert limit + int((asked - begun) * limit / 60) <= got <= limit + (time.monotonic() - began) * limit / 60
 
 
 @pytest.mark.parametrize("limit", [300, 6000])
