@@ -13,6 +13,7 @@ from redis.asyncio import ConnectionPool, Sentinel, connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry as BlockingRetry
 from redis.sentinel import MasterNotFoundError as BlockingMasterNotFoundError
 
@@ -76,26 +77,29 @@ class MasterPool(ConnectionPool):
 
     def __init__(self, finder: Finder, *, ssl: bool, **options: Any) -> None:
         kind = _TlsConnection if ssl else _Connection
-        super().__init__(connection_class=kind, find=self._find, **options)
+        super().__init__(connection_class=kind, pool=self, **options)
+        self.place: Place | None = None
         self._finder = finder
-        self._place: Place | None = None
 
-    async def _find(self) -> Place:
+    async def find(self) -> Place:
         place = await self._finder.find()
-        before, self._place = self._place, place
+        before, self.place = self.place, place
         if before not in (None, place):
             await self.disconnect()
         return place
 
 
 class _Connection(connection.Connection):
-    def __init__(self, *, find: Any, **options: Any) -> None:
+    def __init__(self, *, pool: MasterPool, **options: Any) -> None:
         super().__init__(**options)
-        self._find = find
+        self._pool = pool
 
     async def _connect(self) -> None:
-        self.host, self.port = await self._find()
+        self.host, self.port = place = await self._pool.find()
         await super()._connect()  # type: ignore[no-untyped-call]
+        if self._pool.place != place:  # found meanwhile by another connection, which could not yet end this one
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError("the master has moved")
 
 
 class _TlsConnection(_Connection, connection.SSLConnection):

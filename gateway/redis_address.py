@@ -18,10 +18,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import SSLConnection, parse_url
-from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError
+from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, RedisError
 from redis.retry import Retry as BlockingRetry
 
-from gateway.redis_cluster import Cluster
+from gateway.redis_cluster import WRONG_URL, Cluster
 from gateway.redis_master import BlockingMasterPool, Finder, MasterPool, Sentinels
 
 SERVER_PORT, SENTINEL_PORT = 6379, 26379
@@ -101,6 +101,11 @@ def blocking_client(url: str, timeout_s: float) -> BlockingRedis:
     if finder is None:
         return BlockingRedis.from_url(url, **bounds)
     return BlockingRedis.from_pool(BlockingMasterPool(finder, **{**address.options, **bounds}))
+
+
+def explain(url: str, error: RedisError) -> str:
+    """What went wrong with the Redis at this URL, in one line."""
+    return WRONG_URL if isinstance(error, MovedError) and not parse(url).nodes else str(error)
 
 
 def _bounds(timeout_s: float) -> dict[str, Any]:

@@ -30,6 +30,8 @@ NODE_S = 0.3
 # Of the nodes that could not tell, so many are quoted.
 _QUOTED = 4
 _SINGLE = "cluster support disabled"
+# Of a node that another kind of URL names: it may have our keys now, and will not after the next failover.
+WRONG_URL = "it is a node of a Redis Cluster, whose URL begins with redis+cluster:// or rediss+cluster://"
 
 Place = tuple[str, int]
 
@@ -118,7 +120,7 @@ class _Search:
         text = str(error).partition(", with args")[0]  # some of Redis' words repeat what was sent, the password too
         if _SINGLE in text:
             text = "is no node of a Redis Cluster, and its URL begins with redis:// or rediss://"
-        self._note(text or type(error).__name__)
+        self._note(text.rstrip(".") or type(error).__name__)
 
     def reasons(self) -> str:
         more = len(self._reasons) - _QUOTED

@@ -6,14 +6,13 @@ What we send is never more than the server's answers need; who sends it, `redis_
 from collections.abc import Iterator
 
 from gateway.redis_address import Address
-from gateway.redis_cluster import TAG
+from gateway.redis_cluster import TAG, WRONG_URL
 
 # A script that may write, as Redis knows since its version 7: only a server that takes our scripts runs it. The key is
 # one that nobody has; of a Redis Cluster only the master of our slot takes it.
 _PROBE = ("EVAL", "#!lua\nreturn 1", 1, f"{TAG}:probe")
 # A server that says so to the probe is the right one, and reads.
 _WRITES_LATER = ("OOM ", "MISCONF ", "NOREPLICAS ", "NOPERM ")
-_CLUSTER = "it is a node of a Redis Cluster, whose URL begins with redis+cluster:// or rediss+cluster://"
 # What ends a connection that was the right one, by the word that an error begins with.
 ENDS = {
     "READONLY": "it has become a replica, which takes no writes",
@@ -42,7 +41,7 @@ def introduction(address: Address) -> Iterator[Command]:
 def objection(address: Address, command: Command, reply: object) -> str | None:
     """Why a server that answers so is none for us; `reply` may be the error that it was."""
     if command[0] == "INFO":  # as a courtesy, which an ACL may not grant
-        return _CLUSTER if isinstance(reply, bytes) and b"cluster_enabled:1" in reply else None
+        return WRONG_URL if isinstance(reply, bytes) and b"cluster_enabled:1" in reply else None
     if not isinstance(reply, Exception):
         return None
     said = str(reply)
@@ -53,5 +52,5 @@ def objection(address: Address, command: Command, reply: object) -> str | None:
     if said.startswith("ERR "):
         return f"Redis 7, Valkey or a newer one is wanted; this one says: {said}"
     if said.startswith("MOVED ") and not address.nodes:
-        return _CLUSTER
+        return WRONG_URL
     return None if said.startswith(_WRITES_LATER) else said
