@@ -96,7 +96,8 @@ class Nodes:
 
 def _node(folder: Path):
     options = {"cluster-enabled": "yes", "cluster-node-timeout": NODE_TIMEOUT_MS, "cluster-port": free_port()}
-    options |= {"save": "", "repl-diskless-sync-delay": 0}
+    # A replica is not named before it has had something of its master.
+    options |= {"save": "", "repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}
     return server(folder, *(word for name, value in options.items() for word in (f"--{name}", str(value))))
 
 

@@ -1,10 +1,12 @@
 """A healthy Redis Cluster by its URL: who is found by whom, what works, and what is said of a wrong URL."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+import trustme
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from typer.testing import CliRunner
@@ -19,10 +21,10 @@ from gateway.redis_cluster import TAG, WRONG_URL
 from gateway.redis_link import RedisLink
 from gateway.routing.shared_breakers import CHANGES, OPEN
 from gateway.sessions.store import Sessions, Turn
-from tests.gateway.limits.links import answers, linked, running
+from tests.gateway.limits.links import answers, linked, running, tls_in_front
 from tests.gateway.redis_faults.cluster import Nodes, redis_cluster
 from tests.gateway.redis_faults.gateways import SECRET
-from tests.gateway.redis_faults.servers import free_port
+from tests.gateway.redis_faults.servers import free_port, server
 from tests.polling import eventually
 
 SINGLE = "is no node of a Redis Cluster, and its URL begins with redis://"
@@ -82,6 +84,28 @@ async def test_nodes_may_be_named_in_every_way_that_there_is(nodes: Nodes, kind,
     await eventually(all_say)
     async with linked(nodes.url(*nodes.others)) as link:
         assert await port_of(link) == nodes.owner.port
+
+
+async def test_over_tls(tmp_path):
+    """In front of a node without: the packaged server speaks none. It names the port of what stands in front of it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with tls_in_front(path := str(tmp_path / "redis.sock"), context) as port:
+        options = {"unixsocket": path, "cluster-enabled": "yes", "cluster-port": free_port()}
+        options |= {"cluster-announce-port": port, "save": ""}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        with server(tmp_path / "node", *words) as node:
+            with node.blocking() as redis:
+                redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            url = f"rediss+cluster://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/ca.pem"
+            async with linked(url) as link:
+                assert b"laddr=/" in await link.call("CLIENT", "INFO")  # by way of what stands in front
+            async with redis_address.client(url, 2.0) as client:
+                assert await client.set(f"{TAG}:k", 1)
+            with pytest.raises(RedisConnectionError, match="certificate"):
+                await redis_address.client(f"rediss+cluster://127.0.0.1:{port}", 2.0).ping()
 
 
 # What works on it
