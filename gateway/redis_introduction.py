@@ -1,6 +1,6 @@
 """How a connection to Redis begins: who we are, and whether this server is one for us.
 
-What we send is never more than the server's answers need; who sends it, `redis_link.py`, tells what each answer was.
+Nothing is sent here: `redis_link.py` does that, and tells what each answer was.
 """
 
 from collections.abc import Iterator
@@ -53,4 +53,6 @@ def objection(address: Address, command: Command, reply: object) -> str | None:
         return f"Redis 7, Valkey or a newer one is wanted; this one says: {said}"
     if said.startswith("MOVED ") and not address.nodes:
         return WRONG_URL
+    if reason := ENDS.get(said.partition(" ")[0]):
+        return f"{reason}: {said}"
     return None if said.startswith(_WRITES_LATER) else said

@@ -10,7 +10,7 @@ import pytest
 from gateway import redis_address
 from gateway.keys.stored import KeyStore
 from gateway.redis_link import RedisLink
-from tests.gateway.limits.links import linked, running
+from tests.gateway.limits.links import linked, running, stopped
 from tests.gateway.redis_faults.cluster import Nodes, redis_cluster
 from tests.gateway.redis_faults.gateways import PARTS, SECRET, Gateway, create_key, gateway, told
 from tests.polling import eventually
@@ -74,6 +74,30 @@ async def test_traffic_goes_on_over_the_death_of_the_master(nodes: Nodes, caplog
             await each.settles(PARTS)
         check_lines(told(caplog)(), 2)
         assert await counted_together(nodes.url(nodes.replica), one, other, "after")
+
+
+async def test_a_master_that_hangs_is_not_waited_for(nodes: Nodes, times, caplog):
+    """It does not close a connection. When it goes on, it is a replica and knows it too late."""
+    caplog.set_level("INFO", "gateway")
+    url = nodes.url()
+    async with two(url) as (one, other):
+        await eventually(nodes.replicated)
+        times(TIMEOUT=0.3, STALLED=1.0, CONNECT=2.0)
+        with nodes.owner.blocking() as redis:
+            pid = redis.info("server")["process_id"]
+        with stopped(pid) as go_on:
+            for _ in range(3):  # the first of them waits
+                await one.ask()
+                await other.ask()
+            await eventually(lambda: nodes.is_master(nodes.replica), within=30)
+            times(TIMEOUT=10.0)
+            for each in (one, other):
+                await each.settles(PARTS)
+            go_on()
+            for each in (one, other):
+                await each.settles(PARTS)
+            assert await counted_together(url, one, other, "after")
+        assert "connected to Redis" in told(caplog)()
 
 
 async def test_a_master_that_is_demoted_is_left_by_all_connections(nodes: Nodes, caplog):

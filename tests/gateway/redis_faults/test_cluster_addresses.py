@@ -111,7 +111,7 @@ async def test_over_tls(tmp_path):
 # What works on it
 
 
-async def test_scripts_over_several_keys_and_vector_sets(nodes: Nodes):
+async def test_scripts_over_several_keys(nodes: Nodes):
     async with linked(nodes.url()) as link:
         sessions = Sessions(link, 60, 10)
         assert await sessions.open("team", "s") == []
@@ -120,6 +120,9 @@ async def test_scripts_over_several_keys_and_vector_sets(nodes: Nodes):
         assert [entry.id for entry in await sessions.list("team")] == ["s"]
         await sessions.delete("team", "s")
 
+
+async def test_vector_sets(nodes: Nodes):
+    async with linked(nodes.url()) as link:
         index = SemanticIndex(link, 60)
         index.add(f"{TAG}:semantic:p", [1.0, 0.0], "question")
         near = await index.nearest(f"{TAG}:semantic:p", [1.0, 0.0])
