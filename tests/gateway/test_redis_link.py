@@ -475,30 +475,3 @@ async def test_it_does_the_same_on_the_loop_that_serves(redis_server, times):
             assert await call == b"there"
 
     await asyncio.to_thread(uvloop.run, scenario())
-
-
-@pytest.mark.parametrize("connects", [True, False])
-async def test_it_ends_though_a_library_swallows_that_it_is_to(monkeypatch, connects):
-    """As redis-py may, while it asks who the master is."""
-    asked = asyncio.Event()
-
-    class Finder:
-        async def find(self) -> tuple[str, int]:
-            asked.set()
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                if not connects:
-                    raise OSError("cancelled") from None
-            return "127.0.0.1", server.port
-
-    async with fake_redis(polite) as server:
-        link = RedisLink(f"redis://{server.address}")
-        monkeypatch.setattr(link, "_finder", Finder())
-        task = asyncio.create_task(link.run())
-        await asked.wait()
-        task.cancel()
-        done, _ = await asyncio.wait([task], timeout=15)
-        task.cancel()
-        assert done == {task}
-        await eventually(lambda: server.open == 0)

@@ -142,7 +142,8 @@ async def test_the_slot_is_followed_to_another_master(nodes: Nodes, caplog):
 async def test_a_cluster_without_a_majority_is_one_line_and_comes_back(nodes: Nodes, caplog):
     for node in nodes.others:
         node.kill()
-    await eventually(lambda: "cluster_state:fail" in nodes.info(nodes.owner))
+    left = (nodes.owner, nodes.replica)
+    await eventually(lambda: all("cluster_state:fail" in nodes.info(node) for node in left))
     link = RedisLink(nodes.url())
     async with running(link):
         await eventually(lambda: "cluster_state:fail" in caplog.text)
