@@ -80,15 +80,17 @@ async def test_a_master_that_hangs_is_not_waited_for(nodes: Nodes, times, caplog
     """It does not close a connection. When it goes on, it is a replica and knows it too late."""
     caplog.set_level("INFO", "gateway")
     url = nodes.url()
+    times(TIMEOUT=0.5, STALLED=1.0, CONNECT=2.0)
     async with two(url) as (one, other):
         await eventually(nodes.replicated)
-        times(TIMEOUT=0.3, STALLED=1.0, CONNECT=2.0)
+        caplog.clear()
         with nodes.owner.blocking() as redis:
             pid = redis.info("server")["process_id"]
         with stopped(pid) as go_on:
             for _ in range(3):  # the first of them waits
                 await one.ask()
                 await other.ask()
+            await eventually(lambda: told(caplog)().count("lost the connection to Redis") == 2)
             await eventually(lambda: nodes.is_master(nodes.replica), within=30)
             times(TIMEOUT=10.0)
             for each in (one, other):
