@@ -3,6 +3,7 @@
 gateway/ and backend/ have the same file each; tests/test_contracts.py holds that.
 """
 
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -73,11 +74,17 @@ class Sentinels:
 
 class MasterPool(ConnectionPool):
     """Connections to the master. When it is another one, those to the old one end, also where somebody listens on them:
-    a node that was demoted goes on without a word."""
+    a node that was demoted goes on without a word.
+
+    Attributes:
+        place: of the master, as it was found last.
+    """
+
+    OMIT_REPR_KEYS = ConnectionPool.OMIT_REPR_KEYS | {"pool"}  # itself
 
     def __init__(self, finder: Finder, *, ssl: bool, **options: Any) -> None:
         kind = _TlsConnection if ssl else _Connection
-        super().__init__(connection_class=kind, pool=self, **options)
+        super().__init__(connection_class=kind, pool=weakref.proxy(self), **options)
         self.place: Place | None = None
         self._finder = finder
 

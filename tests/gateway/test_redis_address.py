@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.redis_address import Address, parse
+from gateway.redis_address import Address, blocking_client, client, parse
 
 TLS = {"ssl": True, "ssl_ca_certs": "/ca.pem"}
 
@@ -46,6 +46,12 @@ def test_a_cluster_with_all_that_there_is():
 
 def test_a_cluster_with_no_more_than_needed():
     assert parse("redis+cluster://a") == parse("redis+cluster://a/0") == Address({"ssl": False}, nodes=(("a", 6379),))
+
+
+@pytest.mark.parametrize("url", ["redis://:s3cret@a", "redis+sentinel://:s3cret@a/ours", "redis+cluster://:s3cret@a"])
+def test_a_client_that_is_shown_keeps_the_password(url):
+    for shown in (client(url, 1.0), blocking_client(url, 1.0)):
+        assert "s3cret" not in repr(shown)
 
 
 @pytest.mark.parametrize(

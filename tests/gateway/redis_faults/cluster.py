@@ -81,6 +81,16 @@ class Nodes:
             except RedisError:
                 return False
 
+    def agree_on(self, master: Server) -> bool:
+        """Whether all nodes say that this one has our slot."""
+        return {self._named(node) for node in self.all} == {master.port}
+
+    def _named(self, node: Server) -> int:
+        with node.blocking() as redis:
+            slots = redis.execute_command("CLUSTER", "SLOTS")
+        (port,) = (port for first, last, (_, port, *_), *_ in slots if first <= SLOT <= last)
+        return int(port)
+
     def begin_move(self, source: Server, target: Server) -> None:
         """From now on our slot's keys may be at either node."""
         _say(target, "SETSLOT", SLOT, "IMPORTING", self.id(source))

@@ -9,6 +9,7 @@ import pytest
 
 from gateway import redis_address
 from gateway.keys.stored import KeyStore
+from gateway.redis_cluster import TAG
 from gateway.redis_link import RedisLink
 from tests.gateway.limits.links import linked, running, stopped
 from tests.gateway.redis_faults.cluster import Nodes, redis_cluster
@@ -100,6 +101,20 @@ async def test_a_master_that_hangs_is_not_waited_for(nodes: Nodes, times, caplog
                 await each.settles(PARTS)
             assert await counted_together(url, one, other, "after")
         assert "connected to Redis" in told(caplog)()
+
+
+async def test_clients_ask_again_where_another_node_is_the_master_now(nodes: Nodes):
+    async with redis_address.client(nodes.url(), 2.0) as redis:
+        with redis_address.blocking_client(nodes.url(), 2.0) as waiting:
+            assert await redis.set(f"{TAG}:k", 1)
+            assert waiting.get(f"{TAG}:k") == b"1"
+            await eventually(nodes.fails_over)
+            await eventually(lambda: nodes.agree_on(nodes.replica), within=30)
+            assert waiting.set(f"{TAG}:k", 2)
+            async with redis.pipeline(transaction=True) as both:
+                both.get(f"{TAG}:k")
+                both.set(f"{TAG}:k", 3)
+                assert await both.execute() == [b"2", True]
 
 
 async def test_a_master_that_is_demoted_is_left_by_all_connections(nodes: Nodes, caplog):
