@@ -163,7 +163,7 @@ async def test_who_comes_upon_what_one_caller_has_left(redis_server, redis, engi
     async with two(redis_server.url, engine, **door.limits) as (one, other):
         await door.leave(one, CALLER)
         if door.name.startswith("/v1"):
-            await eventually(lambda: redis.keys("llmgw:cache:*"))  # it is written once the answer is there
+            await eventually(lambda: redis.keys("{llmgw}:cache:*"))  # it is written once the answer is there
         found = [await door.found(other, who) for who in (STRANGER, COLLEAGUE, CALLER)]
         if one.held is not None:
             await one.held.aclose()
