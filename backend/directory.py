@@ -1,11 +1,11 @@
 """The live list of replicas in Redis: this side writes it, the gateway reads it.
 
-    {llmgw:directory}:replica:<id>   one record as JSON, with an expiry that every heartbeat renews
-    {llmgw:directory}:replicas       the set of ids
-    {llmgw:directory}:changes        pub/sub: an id, when its record has come, changed its state or gone
-    {llmgw:directory}:demand:<model> the gateway's word that requests wait for a model (`doorbell.py` reads it)
+    {llmgw}:directory:replica:<id>   one record as JSON, with an expiry that every heartbeat renews
+    {llmgw}:directory:replicas       the set of ids
+    {llmgw}:directory:changes        pub/sub: an id, when its record has come, changed its state or gone
+    {llmgw}:directory:demand:<model> the gateway's word that requests wait for a model (`doorbell.py` reads it)
 
-The braces make it one hash slot of a Redis Cluster.
+The braces make all that the gateways and we have in Redis one hash slot of a Redis Cluster.
 """
 
 import json
@@ -20,9 +20,10 @@ from redis.exceptions import RedisError
 
 from backend import redis_address
 from backend.engines import engines
+from backend.redis_cluster import TAG
 from backend.spec import ModelSpec
 
-PREFIX = "{llmgw:directory}"
+PREFIX = f"{TAG}:directory"
 HEARTBEAT_S = 2.0
 EXPIRY_S = 10
 

@@ -1,8 +1,9 @@
-"""Where Redis is, as a URL says: one server, or the master that Sentinels name.
+"""Where Redis is, as a URL says: one server, the master that Sentinels name, or a Redis Cluster.
 
     redis://[user:password@]host[:port][/db][?option=value]     rediss:// with TLS
     unix://[user:password@]path[?db=0]
     redis+sentinel://[user:password@]host[:port][,host[:port]]/service[/db][?option=value]     rediss+sentinel://
+    redis+cluster://[user:password@]host[:port][,host[:port]][?option=value]     rediss+cluster://
 
 Options are redis-py's, for the servers; `sentinel_username` and `sentinel_password` are for the Sentinels.
 Source: https://redis-py.readthedocs.io/en/stable/connections.html; the form for Sentinels is that of LangChain, RedisVL
@@ -13,32 +14,42 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from redis import Redis as BlockingRedis
-from redis import Sentinel as BlockingSentinel
-from redis.asyncio import Redis, Sentinel
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import SSLConnection, parse_url
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, RedisError
 from redis.retry import Retry as BlockingRetry
 
-SENTINEL_PORT = 26379
-SENTINEL_S = 0.3
+from gateway.redis_cluster import WRONG_URL, Cluster
+from gateway.redis_master import BlockingMasterPool, Finder, MasterPool, Sentinels
+
+SERVER_PORT, SENTINEL_PORT = 6379, 26379
+# What a server says that is not, or not any more, the one for us.
+_NOT_HERE = (ReadOnlyError, MovedError, ClusterDownError)
 
 
 class Address(NamedTuple):
     """
     Attributes:
-        options: of a connection to a server, as redis-py has them, with `ssl`; without host and port for Sentinels.
-        sentinels: their hosts and ports; empty where the server itself is named.
+        options: of a connection to a server, as redis-py has them, with `ssl`; host and port where `finder` is None.
+        sentinels: their hosts and ports.
         service: what the Sentinels call the servers.
         sentinel_options: of a connection to a Sentinel.
+        nodes: of a Redis Cluster, their hosts and ports.
     """
 
     options: Mapping[str, Any]
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
     sentinel_options: Mapping[str, Any] = {}
+    nodes: tuple[tuple[str, int], ...] = ()
+
+    def finder(self) -> Finder | None:
+        """Who knows where the server is, unless the address itself says it."""
+        if self.nodes:
+            return Cluster(self.nodes, self.options)
+        return Sentinels(self.sentinels, self.service, self.sentinel_options) if self.sentinels else None
 
 
 def parse(url: str) -> Address:
@@ -46,78 +57,65 @@ def parse(url: str) -> Address:
     scheme, _, rest = url.partition("://")
     if scheme in ("redis", "rediss", "unix"):
         return Address(_options(url))
-    if scheme not in ("redis+sentinel", "rediss+sentinel"):
+    server, _, kind = scheme.partition("+")
+    if server not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
         raise ValueError(
-            "a Redis URL begins with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
+            "a Redis URL begins with redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
+            "redis+cluster:// or rediss+cluster://"
         )
     place, _, query = rest.partition("?")
     authority, _, path = place.partition("/")
     who, at, hosts = authority.rpartition("@")
+    if kind == "cluster":
+        if path not in ("", "0"):
+            raise ValueError(
+                "a Redis Cluster has no databases, and its URL ends with the nodes: redis+cluster://host:6379; "
+                "a password wants special characters as %XX"
+            )
+        options = _without_host(f"{server}://{who}{at}_/?{query}")
+        return Address(options, nodes=_places(hosts, SERVER_PORT, "nodes"))
     service, _, db = path.partition("/")
     if not service:
         raise ValueError("a Sentinel URL names its service: redis+sentinel://host:26379/service")
-    options = _options(f"{scheme.removesuffix('+sentinel')}://{who}{at}_/{db}?{query}")
-    del options["host"]
+    options = _without_host(f"{server}://{who}{at}_/{db}?{query}")
     own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     own |= {name: value for name, value in options.items() if name.startswith("ssl")}
-    return Address(options, tuple(map(_sentinel, hosts.split(","))), service, own)
+    return Address(options, _places(hosts, SENTINEL_PORT, "Sentinels"), service, own)
 
 
 def client(url: str, timeout_s: float, **options: Any) -> Redis:
     """A client that asks again at once where a connection is stale, or leads to a master that is none any more."""
     address = parse(url)
-    bounds = _bounds(Retry(NoBackoff(), 1), timeout_s)
-    if not address.sentinels:
+    bounds = {**_bounds(timeout_s), "retry": Retry(NoBackoff(), 1)}
+    finder = address.finder()
+    if finder is None:
         return Redis.from_url(url, **bounds, **options)
-    servers = {**address.options, **bounds, **options}
-    pool = SentinelConnectionPool(address.service, sentinels(address), **servers)  # type: ignore[no-untyped-call]
-    return _ClientOfSentinels.from_pool(pool)
+    return Redis.from_pool(MasterPool(finder, **{**address.options, **bounds, **options}))
 
 
 def blocking_client(url: str, timeout_s: float) -> BlockingRedis:
     """The same, for code that waits."""
     address = parse(url)
-    bounds = _bounds(BlockingRetry(NoBackoff(), 1), timeout_s)
-    if not address.sentinels:
+    bounds = {**_bounds(timeout_s), "retry": BlockingRetry(NoBackoff(), 1)}
+    finder = address.finder()
+    if finder is None:
         return BlockingRedis.from_url(url, **bounds)
-    asked = _sentinel_options(address, BlockingRetry(NoBackoff(), 0))
-    found = BlockingSentinel(address.sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
-    return found.master_for(address.service, **address.options, **bounds)  # type: ignore[no-any-return, no-untyped-call]
+    return BlockingRedis.from_pool(BlockingMasterPool(finder, **{**address.options, **bounds}))
 
 
-def sentinels(address: Address) -> Sentinel:
-    """Whom to ask for the master. Close it after use."""
-    asked = _sentinel_options(address, Retry(NoBackoff(), 0))
-    return _Sentinels(address.sentinels, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+def explain(url: str, error: RedisError) -> str:
+    """What went wrong with the Redis at this URL, in one line."""
+    return WRONG_URL if isinstance(error, MovedError) and not parse(url).nodes else str(error)
 
 
-class _Sentinels(Sentinel):
-    async def discover_master(self, service_name: str) -> Any:
-        """Host and port. redis-py's own error describes every client in full."""
-        try:
-            return await super().discover_master(service_name)
-        except MasterNotFoundError:
-            raise MasterNotFoundError(f"no Sentinel names a master of '{service_name}'") from None
+def _bounds(timeout_s: float) -> dict[str, Any]:
+    return {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry_on_error": [*_NOT_HERE]}
 
 
-class _ClientOfSentinels(Redis):
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        await super().aclose(close_connection_pool)
-        await self.connection_pool.sentinel_manager.aclose()  # type: ignore[attr-defined]
-
-
-def _bounds(retry: Retry | BlockingRetry, timeout_s: float) -> dict[str, Any]:
-    return {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "retry": retry,
-        "retry_on_error": [ReadOnlyError],
-    }
-
-
-def _sentinel_options(address: Address, retry: Retry | BlockingRetry) -> dict[str, Any]:
-    bounds = {"socket_timeout": SENTINEL_S, "socket_connect_timeout": SENTINEL_S}
-    return {**address.sentinel_options, **bounds, "retry": retry}
+def _without_host(url: str) -> dict[str, Any]:
+    options = _options(url)
+    del options["host"]
+    return options
 
 
 def _options(url: str) -> dict[str, Any]:
@@ -129,11 +127,15 @@ def _options(url: str) -> dict[str, Any]:
     return options
 
 
-def _sentinel(text: str) -> tuple[str, int]:
+def _places(hosts: str, port: int, whose: str) -> tuple[tuple[str, int], ...]:
+    return tuple(_place(text, port, whose) for text in hosts.split(","))
+
+
+def _place(text: str, usual_port: int, whose: str) -> tuple[str, int]:
     """`host`, `host:port` or `[address]:port`."""
-    host, port = text, str(SENTINEL_PORT)
+    host, port = text, str(usual_port)
     if ":" in text and not text.endswith("]"):
         host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
-        raise ValueError("the Sentinels of a Redis URL are host:port, with a comma between them")
+        raise ValueError(f"the {whose} of a Redis URL are host:port, with a comma between them")
     return host.strip("[]"), int(port)

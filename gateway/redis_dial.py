@@ -1,32 +1,32 @@
-"""Opens the connection that redis_link.py keeps: over a unix socket, TCP or TLS, to whom Sentinels name."""
+"""Opens the connection that redis_link.py keeps: over a unix socket, TCP or TLS, to the master that is found."""
 
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from gateway.redis_address import Address, sentinels
+from gateway.redis_address import SERVER_PORT, Address
+from gateway.redis_master import Finder
 
 Protocol = TypeVar("Protocol", bound=asyncio.Protocol)
 
 
-async def dial(address: Address, protocol: Callable[[], Protocol]) -> Protocol:
-    """Raises OSError, or of Sentinels that know no master RedisError."""
+async def dial(address: Address, finder: Finder | None, protocol: Callable[[], Protocol]) -> Protocol:
+    """
+    Args:
+        finder: the address', kept by the caller: what it has found helps it the next time.
+
+    Raises:
+        OSError: nobody answers.
+        RedisError: there is no master.
+    """
     loop, options = asyncio.get_running_loop(), address.options
     if "path" in options:
         return (await loop.create_unix_connection(protocol, options["path"]))[1]
     tls = _tls(options)
-    host, port = await _place(address)
+    # Looked for at each connection, since another server may have become the master.
+    host, port = await finder.find() if finder else (options.get("host", "localhost"), options.get("port", SERVER_PORT))
     return (await loop.create_connection(protocol, host, port, ssl=tls))[1]
-
-
-async def _place(address: Address) -> tuple[str, int]:
-    """Host and port: looked for at each connection, since another server may have become the master."""
-    if not address.sentinels:
-        return address.options.get("host", "localhost"), address.options.get("port", 6379)
-    async with sentinels(address) as asked:
-        host, port = await asked.discover_master(address.service)
-    return host, port
 
 
 def _tls(options: Mapping[str, Any]) -> ssl.SSLContext | None:

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from gateway.redis_address import parse
 from gateway.redis_dial import dial
 from gateway.redis_follower import stopping
+from gateway.redis_introduction import ENDS, introduction, objection
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,6 @@ TIMEOUT_S = 0.05
 STALLED_S = 2.0
 CONNECT_S = 1.0
 RECONNECT_S = 0.5
-# A script that may write, as Redis knows since its version 7: only a server that takes our scripts runs it.
-_PROBE = "#!lua\nreturn 1"
-# A server that says so to the probe is the right one, and reads.
-_WRITES_LATER = ("OOM ", "MISCONF ", "NOREPLICAS ", "NOPERM ")
 
 Argument = bytes | str | int
 
@@ -59,6 +56,7 @@ class RedisLink:
 
     def __init__(self, url: str) -> None:
         self._address = parse(url)
+        self._finder = self._address.finder()
         self._channel: _Channel | None = None
 
     async def run(self) -> None:
@@ -80,6 +78,9 @@ class RedisLink:
                 connected = False
                 await asyncio.sleep(RECONNECT_S)
                 continue
+            if stopping():  # and a library has swallowed it while it looked for the master
+                channel.close("the gateway stops")
+                return
             log.info("connected to Redis")
             connected, self._channel = True, channel
             try:
@@ -89,6 +90,15 @@ class RedisLink:
                 channel.close("the gateway stops")
             log.warning("lost the connection to Redis (%s)", reason)
             await asyncio.sleep(RECONNECT_S)
+
+    async def check(self) -> None:
+        """Connects once. Raises RedisUnavailable, which says what is in the way."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                channel = await self._connect()
+        except (OSError, TimeoutError, ValueError, RedisError) as error:
+            raise RedisUnavailable(str(error) or type(error).__name__) from error
+        channel.close("it was only tried")
 
     def call(self, *command: Argument) -> "asyncio.Future[Any]":
         """Sends a command; the future raises RedisUnavailable where there is no result.
@@ -118,7 +128,7 @@ class RedisLink:
             raise RedisUnavailable("no answer in time, since it did not know the script") from None
 
     async def _connect(self) -> "_Channel":
-        channel = await dial(self._address, _Channel)
+        channel = await dial(self._address, self._finder, _Channel)
         try:
             await self._introduce(channel)
         except BaseException:
@@ -127,27 +137,15 @@ class RedisLink:
         return channel
 
     async def _introduce(self, channel: "_Channel") -> None:
-        """Says who asks; raises RedisUnavailable where scripts are not understood, or a replica would refuse them."""
-        options = self._address.options
-        if password := options.get("password"):
+        """Raises RedisUnavailable where this server is none for us."""
+        for command in introduction(self._address):
+            reply: object
             try:
-                await channel.send(("AUTH", options.get("username") or "default", password))
-            except RedisUnavailable as error:  # some of Redis' words repeat the arguments
-                raise RedisUnavailable(str(error).partition(", with args")[0]) from None
-        if db := options.get("db"):
-            await channel.send(("SELECT", db))
-        try:
-            await channel.send(("CLIENT", "SETNAME", "llmgw"))
-        except RedisUnavailable as error:  # a name is a courtesy, which an ACL may not grant
-            if not str(error).startswith("NOPERM"):
-                raise
-        try:
-            await channel.send(("EVAL", _PROBE, 0))
-        except RedisUnavailable as error:
-            if str(error).startswith("ERR "):
-                raise RedisUnavailable(f"Redis 7, Valkey or a newer one is wanted; this one says: {error}") from None
-            if not str(error).startswith(_WRITES_LATER):
-                raise
+                reply = await channel.send(command)
+            except RedisUnavailable as error:
+                reply = error
+            if reason := objection(self._address, command, reply):
+                raise RedisUnavailable(reason)
 
 
 class _Channel(asyncio.Protocol):
@@ -197,12 +195,12 @@ class _Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        due, moved = self._due, False
+        due, ends = self._due, None
         try:
             while due and (reply := self._reader.gets()) is not False:
                 future, _ = due.popleft()
                 if isinstance(reply, hiredis.ReplyError):
-                    moved = moved or str(reply).startswith("READONLY ")
+                    ends = ends or ENDS.get(str(reply).partition(" ")[0])
                 if future.done():
                     continue
                 if isinstance(reply, hiredis.ReplyError):
@@ -215,8 +213,8 @@ class _Channel(asyncio.Protocol):
             self.close("it says what nobody asked for")
         if not due:
             self.late = False
-        if moved:
-            self.close("it has become a replica, which takes no writes")
+        if ends:
+            self.close(ends)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.close(str(exc or "closed by Redis"))

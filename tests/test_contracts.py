@@ -2,22 +2,20 @@
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from backend import directory as writer
-from backend import redis_address as backend_address
 from backend.doorbell import Doorbell
 from backend.replica import NOTICE_S
 from backend.spec import ClusterSpec
-from gateway import redis_address as gateway_address
 from gateway.cli.up import default_cluster
 from gateway.metrics import Metrics
 from gateway.routing import directory as reader
 from gateway.routing.replica import State
 from gateway.settings import Settings
 from tests.polling import eventually
+from tests.sources import ROOT
 
 RECORD = writer.Record(
     id="m-1",
@@ -45,10 +43,10 @@ def test_both_read_the_same_cluster_file():
     assert Settings.load(config=path).models == tuple(model.name for model in ClusterSpec.load(path).models)
 
 
-def test_both_find_redis_in_the_same_way():
-    gateway, backend = (Path(module.__file__) for module in (gateway_address, backend_address))
-    assert gateway != backend
-    assert gateway.read_text() == backend.read_text()
+@pytest.mark.parametrize("module", ["redis_address", "redis_cluster", "redis_master"])
+def test_both_find_redis_in_the_same_way(module):
+    gateway, backend = (ROOT / package / f"{module}.py" for package in ("gateway", "backend"))
+    assert gateway.read_text().replace("from gateway.", "from backend.") == backend.read_text()
 
 
 def test_both_mean_the_same_model_by_its_public_name(tmp_path):

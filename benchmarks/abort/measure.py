@@ -45,8 +45,8 @@ class Engine:
 
 async def find_engine(redis_url: str, key: str) -> Engine:
     async with Redis.from_url(redis_url) as redis:
-        for id_ in await redis.smembers("{llmgw:directory}:replicas"):
-            record = json.loads(await redis.get(b"{llmgw:directory}:replica:" + id_) or "{}")
+        for id_ in await redis.smembers("{llmgw}:directory:replicas"):
+            record = json.loads(await redis.get(b"{llmgw}:directory:replica:" + id_) or "{}")
             if record.get("model") == MODEL:
                 return Engine(record["url"], key)
     raise SystemExit(f"no replica of {MODEL} in the directory at {redis_url}")

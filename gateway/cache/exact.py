@@ -1,6 +1,6 @@
 """The exact cache: the answer to a request that was asked before, by the same tenant, word for word.
 
-    llmgw:cache:<SHA-256 of tenant, endpoint, the model's revision and the canonical request>
+    {llmgw}:cache:<SHA-256 of tenant, endpoint, the model's revision and the canonical request>
 
 Reading costs one command in the request's round trip to Redis, which also leaves a claim where there is no answer yet
 (`claim.py`); writing happens once the client has its answer. Without Redis there is no cache, and nothing waits for it.
@@ -18,6 +18,7 @@ import orjson
 from gateway.cache.claim import LEASE_MS, MARK, Claim
 from gateway.cache.entry import BadEntry, Entry, decode, encode
 from gateway.metrics import Metrics
+from gateway.redis_cluster import TAG
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
 from gateway.redis_part import RedisPart
 
@@ -166,4 +167,4 @@ def cache_key(tenant: str, endpoint: str, revision: str, payload: Mapping[str, A
     """One key for requests that ask for the same, however they write it down."""
     asked = {name: value for name, value in payload.items() if name not in _TRANSPORT}
     canonical = orjson.dumps([tenant, endpoint, revision, asked], option=orjson.OPT_SORT_KEYS)
-    return f"llmgw:cache:{hashlib.sha256(canonical).hexdigest()}"
+    return f"{TAG}:cache:{hashlib.sha256(canonical).hexdigest()}"

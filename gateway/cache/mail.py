@@ -1,6 +1,6 @@
 """Letters from worker to worker, over Redis' pub/sub.
 
-    llmgw:mail:<worker>    each worker subscribes to its own
+    {llmgw}:mail:<worker>    each worker subscribes to its own
 
 Nothing is stored, neither in Redis nor here: what a letter says is asked for when it goes out, so a slow Redis makes
 fewer and longer ones. A letter may be lost; who waits for it finds out by what comes next, or by silence.
@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from gateway.cache.claim import Claim
 from gateway.metrics import Metrics
+from gateway.redis_cluster import TAG
 from gateway.redis_follower import stopping
 from gateway.redis_part import RedisPart
 
@@ -146,4 +147,4 @@ class Mail:
 
 
 def _address(worker: str) -> str:
-    return f"llmgw:mail:{worker}"
+    return f"{TAG}:mail:{worker}"

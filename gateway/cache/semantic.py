@@ -1,6 +1,6 @@
 """The semantic cache's index: which questions were asked already, by their meaning.
 
-    llmgw:semantic:<SHA-256 of tenant, endpoint, models and all of the request but its last question>
+    {llmgw}:semantic:<SHA-256 of tenant, endpoint, models and all of the request but its last question>
 
 Each is a Redis vector set whose elements are the questions themselves. The answers stay where the exact cache has them:
 a question that takes the place of the one that is asked gives the key of its answer. So no element can lead to an
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gateway.cache.exact import cache_key
+from gateway.redis_cluster import TAG
 from gateway.redis_link import RedisLink, RedisUnavailable
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Asked:
         """The set of all requests that differ from this one in their last question only; `embedder` makes vectors."""
         tenant, endpoint, revision = self._of
         key = cache_key(tenant, endpoint, f"{revision} {embedder}", self._with(""))
-        return f"llmgw:semantic:{key.rpartition(':')[2]}"
+        return f"{TAG}:semantic:{key.rpartition(':')[2]}"
 
     def answer_key(self, question: str) -> str:
         """Where the exact cache has the answer to the same request with this question."""

@@ -1,5 +1,6 @@
 """`llmgw doctor`: what is here, what is missing, and what `llmgw up` would use."""
 
+import asyncio
 import importlib.metadata
 import json
 import os
@@ -16,6 +17,7 @@ import typer
 
 from gateway.cli import embedded_redis, ports
 from gateway.cli.up import default_cluster
+from gateway.redis_link import RedisLink, RedisUnavailable
 from gateway.settings import ConfigError, Settings
 
 _PACKAGES = ("fastapi", "langchain", "langserve", "semantic-kernel", "ray", "redis", "xllamacpp", "gradio")
@@ -70,18 +72,25 @@ def _cluster(config: Path | None) -> Iterator[Finding]:
     yield Finding("cluster file", str(path))
     yield Finding("models", ", ".join(settings.models) or "none configured", _cannot_start(path))
     yield Finding("API keys", str(len(settings.keys)) if settings.keys else "none: loopback only")
-    if settings.redis_url:
-        yield Finding("Redis", "yours, as `redis_url` says")
-    else:
-        try:
-            yield Finding("Redis", f"embedded, {embedded_redis.server_path()}")
-        except ConfigError as error:
-            yield Finding("Redis", "missing", str(error))
+    yield _redis(settings)
     try:
         ports.check_free(settings.host, settings.port, "--port")
         yield Finding("address", f"{settings.host}:{settings.port} is free")
     except ConfigError as error:
         yield Finding("address", "taken", str(error))
+
+
+def _redis(settings: Settings) -> Finding:
+    if settings.redis_url is None:
+        try:
+            return Finding("Redis", f"embedded, {embedded_redis.server_path()}")
+        except ConfigError as error:
+            return Finding("Redis", "missing", str(error))
+    try:
+        asyncio.run(RedisLink(settings.redis_url.get_secret_value()).check())
+    except RedisUnavailable as error:
+        return Finding("Redis", "yours, as `redis_url` says", f"no gateway can use it: {error}")
+    return Finding("Redis", "yours, as `redis_url` says; it answers")
 
 
 def _cannot_start(cluster: Path) -> str | None:

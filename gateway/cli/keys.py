@@ -71,7 +71,7 @@ def store(config: Path | None) -> Iterator[KeyStore]:
         with _readable(), redis_address.blocking_client(url, timeout_s=5) as redis:
             yield KeyStore(redis, secret(settings).encode())
     except RedisError as error:
-        raise ConfigError(f"Redis does not do it: {error}") from error
+        raise ConfigError(f"Redis does not do it: {redis_address.explain(url, error)}") from error
     except (NameTaken, UnknownKey) as error:
         raise ConfigError(str(error)) from error
 

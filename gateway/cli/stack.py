@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from gateway import redis_address
 from gateway.cli import embedded_redis, keys
 from gateway.cli.process import Process
+from gateway.redis_link import RedisLink, RedisUnavailable
 from gateway.settings import Settings
 
 # What a part may take to end by itself once it is told: Ray stops engines and a dozen processes.
@@ -86,7 +87,7 @@ class Stack:
     async def _start(self, runtime: Path, announced: ExitStack) -> None:
         settings, started = self._plan.settings, time.monotonic()
         url = settings.redis_url.get_secret_value() if settings.redis_url else await self._start_redis(runtime)
-        await _ping(url)
+        await _try_redis(url)
         self._report("Redis", time.monotonic() - started)
         announced.enter_context(keys.announced(settings, url))
         key = settings.engine_key.get_secret_value() if settings.engine_key else secrets.token_urlsafe(32)
@@ -223,12 +224,14 @@ async def _signal() -> None:
     await told.wait()
 
 
-async def _ping(url: str) -> None:
-    async with redis_address.client(url, timeout_s=2.0) as redis:
-        try:
+async def _try_redis(url: str) -> None:
+    """One that answers may still be none for the gateways."""
+    try:
+        async with redis_address.client(url, timeout_s=2.0) as redis:
             await redis.ping()
-        except (RedisError, OSError) as error:
-            raise StartFailed(f"Redis does not answer: {error}") from error
+        await RedisLink(url).check()
+    except (RedisError, OSError, RedisUnavailable) as error:
+        raise StartFailed(f"Redis cannot be used: {error}") from error
 
 
 def _answers(host: str, port: int, path: str) -> bool:

@@ -25,7 +25,7 @@ def report(config: Path | None, first: date | None, last: date | None, *, csv: b
     try:
         rows = asyncio.run(_read(url, first or last, last))
     except RedisError as error:
-        raise ConfigError(f"Redis does not do it: {error}") from error
+        raise ConfigError(f"Redis does not do it: {redis_address.explain(url, error)}") from error
     return write_csv(rows) if csv else table(UsageRow._fields, [[str(cell) for cell in row] for row in rows])
 
 

@@ -1,8 +1,8 @@
 """API keys in Redis, for all gateways of a cluster.
 
-    llmgw:keys          a hash: id to a key's record as JSON
-    llmgw:keys:version  grows with every change
-    llmgw:keys:changes  pub/sub: a word after every change
+    {llmgw}:keys          a hash: id to a key's record as JSON
+    {llmgw}:keys:version  grows with every change
+    {llmgw}:keys:changes  pub/sub: a word after every change
 
 A record holds an HMAC-SHA256 of its key under the cluster's secret, never the key: who reads Redis cannot use what is
 there, and who writes into it cannot make a key without the secret.
@@ -16,9 +16,10 @@ from collections.abc import Iterable
 from pydantic import Field
 from redis import Redis
 
+from gateway.redis_cluster import TAG
 from gateway.settings import Key
 
-HASH, VERSION, CHANGES = "llmgw:keys", "llmgw:keys:version", "llmgw:keys:changes"
+HASH, VERSION, CHANGES = f"{TAG}:keys", f"{TAG}:keys:version", f"{TAG}:keys:changes"
 KEY_PREFIX = "sk-llmgw-"
 _SHOWN = len(KEY_PREFIX) + 4
 

@@ -11,6 +11,7 @@ from gateway.context import RequestContext
 from gateway.errors import RateLimited
 from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
+from gateway.redis_cluster import TAG
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
 from gateway.redis_part import RedisPart
 
@@ -48,7 +49,7 @@ class RequestLimits:
             return ()
         if self._link is None:
             return self._admit_alone(context, limit)
-        key = f"llmgw:limit:requests:{{{len(context.tenant)}:{context.tenant}/{context.key_name}}}"
+        key = f"{TAG}:limit:requests:{len(context.tenant)}:{context.tenant}/{context.key_name}"
         each = max(_MINUTE_US // limit, 1)
         try:
             full_in: int = await self._link.evaluate(_BUCKET, key, each, limit)

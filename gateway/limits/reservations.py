@@ -17,6 +17,7 @@ from gateway.errors import GatewayError, OverBudget, RateLimited
 from gateway.limits.shares import Limit, Shares, Verdict
 from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
+from gateway.redis_cluster import TAG
 from gateway.redis_link import RedisLink, RedisUnavailable, Script
 from gateway.redis_part import RedisPart
 
@@ -79,9 +80,13 @@ class Reservation:
         self._id = id_
         now = datetime.now(UTC)
         self._seconds_left = [int((end - now).total_seconds()) + 1 for end in (_next_day(now), _next_month(now))]
-        tag = f"{{{len(context.tenant)}:{context.tenant}/{context.key_name}}}"
+        who = f"{len(context.tenant)}:{context.tenant}/{context.key_name}"
         days = (now.strftime("%Y-%m-%d"), now.strftime("%Y-%m"))
-        self._keys = (f"llmgw:limit:tokens:{tag}", f"llmgw:limit:open:{tag}", *(f"llmgw:used:{tag}:{d}" for d in days))
+        self._keys = (
+            f"{TAG}:limit:tokens:{who}",
+            f"{TAG}:limit:open:{who}",
+            *(f"{TAG}:used:{who}:{day}" for day in days),
+        )
         self._alone = False
         self._asked = asyncio.create_task(self._ask())
         self._settled = False

@@ -1,7 +1,7 @@
 """What each key has used, by model, door and day.
 
-    {llmgw:usage}:<day>         a hash: JSON [tenant, key, model, door, what] to a sum; kept for KEEP_DAYS
-    {llmgw:usage}:batch:<id>    a batch that was added, so that one sent twice counts once
+    {llmgw}:usage:<day>         a hash: JSON [tenant, key, model, door, what] to a sum; kept for KEEP_DAYS
+    {llmgw}:usage:batch:<id>    a batch that was added, so that one sent twice counts once
 
 A worker sums in memory and adds to Redis every FLUSH_S. While Redis is away the sums wait.
 """
@@ -24,13 +24,14 @@ from redis.exceptions import RedisError
 
 from gateway.context import RequestContext
 from gateway.metrics import Metrics
+from gateway.redis_cluster import TAG
 from gateway.redis_follower import stopping
 from gateway.redis_part import RedisPart
 from gateway.upstream.usage import Usage
 
 log = logging.getLogger(__name__)
 
-PREFIX = "{llmgw:usage}"
+PREFIX = f"{TAG}:usage"
 FLUSH_S = 1.0
 KEEP_DAYS = 400
 SUMS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "milliseconds")

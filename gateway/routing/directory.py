@@ -1,9 +1,9 @@
 """The live list of replicas: static upstreams, and what the backend writes into Redis.
 
 The contract with the writer (backend/directory.py; held by tests/test_contracts.py):
-`{llmgw:directory}:replicas` is the set of ids, `{llmgw:directory}:replica:<id>` a JSON record that expires without
-heartbeats, the channel `{llmgw:directory}:changes` carries the id of a record that came, changed its state or left,
-and `{llmgw:directory}:demand:<model>` wakes a model that sleeps.
+`{llmgw}:directory:replicas` is the set of ids, `{llmgw}:directory:replica:<id>` a JSON record that expires without
+heartbeats, the channel `{llmgw}:directory:changes` carries the id of a record that came, changed its state or left,
+and `{llmgw}:directory:demand:<model>` wakes a model that sleeps.
 
 With Redis away the last known replicas stay. After it returns nothing is forgotten for one record's lifetime, since
 a restarted Redis is empty until the next heartbeats.
@@ -17,11 +17,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.metrics import Metrics
+from gateway.redis_cluster import TAG
 from gateway.redis_follower import follow, text
 from gateway.routing.pool import Pool, pools
 from gateway.routing.replica import Record, Replica
 
-PREFIX = "{llmgw:directory}"
+PREFIX = f"{TAG}:directory"
 EXPIRY_S = 10.0
 POLL_S = 1.0
 

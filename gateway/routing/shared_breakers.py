@@ -1,7 +1,7 @@
 """Open breakers are told to all gateways through Redis, so that a failing replica costs one of them some requests.
 
-    {llmgw:breakers}:open     a sorted set: replicas' ids, by the time (Redis', in milliseconds) when it is over
-    {llmgw:breakers}:changes  pub/sub: an id, when its breaker has opened or closed
+    {llmgw}:breakers:open     a sorted set: replicas' ids, by the time (Redis', in milliseconds) when it is over
+    {llmgw}:breakers:changes  pub/sub: an id, when its breaker has opened or closed
 
 Each gateway opens its own breaker on that word, unless it has just had an answer from the replica, and sends its own
 probe: one that cannot reach a replica takes it from nobody who can. Without Redis each is on its own.
@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.redis_cluster import TAG
 from gateway.redis_follower import follow, stopping, text
 from gateway.routing.router import Router
 from gateway.routing.standing import Standing
 
-OPEN, CHANGES = "{llmgw:breakers}:open", "{llmgw:breakers}:changes"
+OPEN, CHANGES = f"{TAG}:breakers:open", f"{TAG}:breakers:changes"
 POLL_S = 1.0
 # Words that could not be told are forgotten: by then they are old.
 MAX_UNTOLD = 100

@@ -1,7 +1,7 @@
 """What was said in a session: kept in Redis, by tenant, for every worker of every gateway.
 
-    llmgw:session:{<tenant's digest>}:<id's digest>   a list: the session's turns, the oldest first, each JSON
-    llmgw:sessions:{<tenant's digest>}                a sorted set: the tenant's ids by the second at which they end
+    {llmgw}:session:<tenant's digest>:<id's digest>   a list: the session's turns, the oldest first, each JSON
+    {llmgw}:sessions:<tenant's digest>                a sorted set: the tenant's ids by the second at which they end
 
 A session is bounded in turns and bytes, and ends when nothing is said for a while. Without Redis nothing is remembered
 and nothing pretends to be: whoever asks for a session is told.
@@ -17,6 +17,7 @@ import orjson
 
 from gateway.context import SESSION_ID
 from gateway.errors import InvalidField, SessionNotFound, SessionsUnavailable, TooManySessions
+from gateway.redis_cluster import TAG
 from gateway.redis_link import Argument, RedisLink, RedisUnavailable, Script
 
 MAX_BYTES = 256 * 1024
@@ -83,7 +84,7 @@ class Sessions:
 
     async def list(self, tenant: str) -> "list[SessionEntry]":
         """The tenant's sessions; those come first that end first."""
-        index = _index(_tag(tenant))
+        index = _index(tenant)
         found = await self._ask("ZRANGEBYSCORE", [index], int(time.time()), "+inf", "WITHSCORES")
         return [SessionEntry(id_.decode(), int(at)) for id_, at in zip(found[::2], found[1::2], strict=True)]
 
@@ -109,17 +110,11 @@ def _keys(tenant: str, id_: str) -> tuple[str, str]:
     """Of a session, and of the list of all."""
     if not SESSION_ID.fullmatch(id_):
         raise InvalidField("A session id has 1 to 128 letters, digits or any of `._:@-`.", param="session_id")
-    tag = _tag(tenant)
-    return f"llmgw:session:{tag}:{_digest(id_)}", _index(tag)
+    return f"{TAG}:session:{_digest(tenant)}:{_digest(id_)}", _index(tenant)
 
 
-def _index(tag: str) -> str:
-    return f"llmgw:sessions:{tag}"
-
-
-def _tag(tenant: str) -> str:
-    """One slot of a Redis Cluster for what belongs to one tenant."""
-    return f"{{{_digest(tenant)}}}"
+def _index(tenant: str) -> str:
+    return f"{TAG}:sessions:{_digest(tenant)}"
 
 
 def _digest(name: str) -> str:

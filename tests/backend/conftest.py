@@ -122,7 +122,7 @@ class Cluster:
     def records(self, state: str = "ready") -> dict[str, dict[str, Any]]:
         """The directory's records in a state, by model."""
         assert self.redis
-        keys = list(self.redis.scan_iter(match="{llmgw:directory}:replica:*"))
+        keys = list(self.redis.scan_iter(match="{llmgw}:directory:replica:*"))
         records = [json.loads(value) for value in self.redis.mget(keys) if value] if keys else []
         return {record["model"]: record for record in records if record["state"] == state}
 

@@ -97,9 +97,9 @@ def test_demand_wakes_a_model_without_replicas_and_no_other(
         assert policy(context([0]))[0] == 0
         assert redis.keys() == []
         assert policy(context([]))[0] == 0
-        record = json.loads(redis.get("{llmgw:directory}:replica:m-asleep"))  # type: ignore[arg-type]
+        record = json.loads(redis.get("{llmgw}:directory:replica:m-asleep"))  # type: ignore[arg-type]
         assert (record["state"], record["model"], record["url"]) == ("asleep", "m", "")
-        redis.set("{llmgw:directory}:demand:m", 1)
+        redis.set("{llmgw}:directory:demand:m", 1)
         assert policy(context([]))[0] == 1
         assert policy(context([0]))[0] == 0
 
@@ -120,9 +120,9 @@ def test_a_doorbell_is_announced_once(redis_server: RedisServer, monkeypatch: py
     monkeypatch.setattr("backend.doorbell.ASK_EVERY_S", 0)
     doorbell = Doorbell(redis_server.url, directory.records(model(), "asleep", directory.State.ASLEEP))
     with Redis.from_url(redis_server.url, decode_responses=True) as redis, redis.pubsub() as changes:
-        changes.subscribe("{llmgw:directory}:changes")
+        changes.subscribe("{llmgw}:directory:changes")
         assert [doorbell.rung() for _ in range(3)] == [False] * 3
-        redis.publish("{llmgw:directory}:changes", "end")
+        redis.publish("{llmgw}:directory:changes", "end")
         told = []
         while (message := changes.get_message(timeout=5)) and message["data"] != "end":
             told += [message["data"]] if message["type"] == "message" else []

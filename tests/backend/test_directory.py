@@ -22,9 +22,9 @@ RECORD = Record(
     max_num_seqs=4,
     revision="r1",
 )
-KEY = "{llmgw:directory}:replica:m-1"
-IDS = "{llmgw:directory}:replicas"
-CHANGES = "{llmgw:directory}:changes"
+KEY = "{llmgw}:directory:replica:m-1"
+IDS = "{llmgw}:directory:replicas"
+CHANGES = "{llmgw}:directory:changes"
 
 
 @pytest.fixture

@@ -67,8 +67,8 @@ class Cluster:
 
     def replicas(self) -> list[dict[str, str]]:
         """The directory's records of replicas that are ready."""
-        ids = self._redis.smembers("{llmgw:directory}:replicas")
-        texts = self._redis.mget([f"{{llmgw:directory}}:replica:{id_}" for id_ in ids]) if ids else []
+        ids = self._redis.smembers("{llmgw}:directory:replicas")
+        texts = self._redis.mget([f"{{llmgw}}:directory:replica:{id_}" for id_ in ids]) if ids else []
         return [record for text in texts if text and (record := json.loads(text))["state"] == "ready"]
 
     def placed(self) -> Counter[str]:

@@ -117,8 +117,8 @@ class Stack:
 
     def replicas(self, model: str) -> list[dict]:
         with Redis.from_url(self.redis_url) as redis:
-            ids = redis.smembers("{llmgw:directory}:replicas")
-            records = [redis.get(b"{llmgw:directory}:replica:" + id_) for id_ in ids]
+            ids = redis.smembers("{llmgw}:directory:replicas")
+            records = [redis.get(b"{llmgw}:directory:replica:" + id_) for id_ in ids]
         found = map(json.loads, filter(None, records))
         return [record for record in found if (record["model"], record["state"]) == (model, "ready")]
 

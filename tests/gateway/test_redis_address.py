@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.redis_address import Address, parse
+from gateway.redis_address import Address, blocking_client, client, parse
 
 TLS = {"ssl": True, "ssl_ca_certs": "/ca.pem"}
 
@@ -38,6 +38,22 @@ def test_sentinels_with_no_more_than_needed():
     assert parse("redis+sentinel://a/ours") == Address({"ssl": False}, (("a", 26379),), "ours", own)
 
 
+def test_a_cluster_with_all_that_there_is():
+    url = "rediss+cluster://u:p%2Fw@a,b:1,[::1]:5,[::2]/?ssl_ca_certs=/ca.pem"
+    options = {"username": "u", "password": "p/w"} | TLS
+    assert parse(url) == Address(options, nodes=(("a", 6379), ("b", 1), ("::1", 5), ("::2", 6379)))
+
+
+def test_a_cluster_with_no_more_than_needed():
+    assert parse("redis+cluster://a") == parse("redis+cluster://a/0") == Address({"ssl": False}, nodes=(("a", 6379),))
+
+
+@pytest.mark.parametrize("url", ["redis://:s3cret@a", "redis+sentinel://:s3cret@a/ours", "redis+cluster://:s3cret@a"])
+def test_a_client_that_is_shown_keeps_the_password(url):
+    for shown in (client(url, 1.0), blocking_client(url, 1.0)):
+        assert "s3cret" not in repr(shown)
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
@@ -49,8 +65,13 @@ def test_sentinels_with_no_more_than_needed():
         ("redis+sentinel:///ours", "host:port"),
         ("redis+sentinel://a:word/ours", "host:port"),
         ("redis+sentinel://a,,b/ours", "host:port"),
-        ("redis+cluster://a", "begins with redis://"),
+        ("redis+cluster://a:word", "host:port"),
+        ("redis+cluster://", "host:port"),
+        ("redis+cluster://a,,b", "host:port"),
+        ("redis+cluster://a/1", "has no databases"),
+        ("redis+cluster://:pass/word@h:1", "has no databases"),
         ("unix+cluster://a", "begins with redis://"),
+        ("redis+other://a", "begins with redis://"),
     ],
 )
 def test_what_is_none_is_refused_and_not_repeated(url, says):

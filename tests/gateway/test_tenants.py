@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
+from gateway.redis_cluster import TAG
 from tests.gateway.sessions.conftest import Engine, Gateway, gateway, key
 from tests.gateway.sessions.conftest import engine as engine  # a fixture
 from tests.gateway.sessions.conftest import patient as patient
@@ -162,7 +163,7 @@ async def test_who_comes_upon_what_one_caller_has_left(redis_server, redis, engi
     async with two(redis_server.url, engine, **door.limits) as (one, other):
         await door.leave(one, CALLER)
         if door.name.startswith("/v1"):
-            await eventually(lambda: redis.keys("llmgw:cache:*"))  # it is written once the answer is there
+            await eventually(lambda: redis.keys("{llmgw}:cache:*"))  # it is written once the answer is there
         found = [await door.found(other, who) for who in (STRANGER, COLLEAGUE, CALLER)]
         if one.held is not None:
             await one.held.aclose()
@@ -196,6 +197,6 @@ async def test_every_door_that_keeps_something_has_its_row(redis_server, redis, 
         for door in DOORS:
             if door.leave is not begin:
                 await door.leave(one, CALLER)
-        kinds = {name.decode().partition("{")[0].rstrip(":") for name in await redis.keys()}
-        kinds = {":".join(kind.split(":")[:2]) for kind in kinds if kind}
-    assert kinds <= {"llmgw:cache", "llmgw:session", "llmgw:sessions", "llmgw:limit", "llmgw:used"}
+        names = [name.decode().split(":") for name in await redis.keys()]
+    assert {tag for tag, *_ in names} == {TAG}  # or a Redis Cluster would not take them together
+    assert {kind for _, kind, *_ in names} <= {"cache", "session", "sessions", "limit", "used", "usage"}

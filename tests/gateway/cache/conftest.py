@@ -93,7 +93,7 @@ class Gateway:
         """An entry is written once the client has its answer."""
 
         async def there() -> bool:
-            keys = await redis.keys("llmgw:cache:*")
+            keys = await redis.keys("{llmgw}:cache:*")
             values = await redis.mget(keys) if keys else []
             # An answer that is being made has left a claim in its place.
             return sum(value is not None and value[:1] != b"\0" for value in values) == count

@@ -69,7 +69,7 @@ class Gateway:
 
 async def elements(redis) -> list[bytes]:
     """Of all vector sets."""
-    sets = await redis.keys("llmgw:semantic:*")
+    sets = await redis.keys("{llmgw}:semantic:*")
     return [element for key in sets for element in await redis.execute_command("VRANDMEMBER", key, 1000)]
 
 

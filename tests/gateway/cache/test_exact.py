@@ -33,7 +33,7 @@ async def test_the_second_time_it_comes_out_of_the_cache(cached, redis):
     assert (said(first), said(second)) == (("miss", False), ("hit", True))
     assert int(second.headers["age"]) < 10
     assert cached.asked == 1
-    assert 0 < await redis.ttl((await redis.keys("llmgw:cache:*"))[0]) <= 3600
+    assert 0 < await redis.ttl((await redis.keys("{llmgw}:cache:*"))[0]) <= 3600
 
 
 @pytest.mark.parametrize("usage", [True, False], ids=["with usage", "without"])
@@ -109,7 +109,7 @@ async def test_what_is_cached(cached, redis, fields, control, outcome):
     assert answer.headers["x-llmgw-cache"] == outcome
     assert cached.asked == (1 if outcome == "hit" else 2)
     if outcome == "bypass":
-        assert await redis.keys("llmgw:cache:*") == []
+        assert await redis.keys("{llmgw}:cache:*") == []
 
 
 async def test_an_answer_that_is_too_old_is_asked_for_again(cached, redis, monkeypatch):
@@ -191,7 +191,7 @@ async def test_a_keys_own_policy(redis_server, redis, policy, outcomes):
 async def test_an_entry_that_was_tampered_with_is_a_miss_and_is_gone(cached, redis, tamper):
     await cached.post(temperature=0)
     await cached.stored(redis)
-    (key,) = await redis.keys("llmgw:cache:*")
+    (key,) = await redis.keys("{llmgw}:cache:*")
     bad = tamper(await redis.get(key))
     await redis.set(key, bad)
     answer = await cached.post(temperature=0)
@@ -207,10 +207,10 @@ async def _other(redis, key, bad) -> bool:
 async def test_an_entry_under_another_key_is_a_miss(cached, redis):
     await cached.post(temperature=0)
     await cached.stored(redis)
-    (key,) = await redis.keys("llmgw:cache:*")
+    (key,) = await redis.keys("{llmgw}:cache:*")
     await cached.post(temperature=0, max_tokens=9)
     await cached.stored(redis, 2)
-    (other,) = set(await redis.keys("llmgw:cache:*")) - {key}
+    (other,) = set(await redis.keys("{llmgw}:cache:*")) - {key}
     await redis.copy(key, other, replace=True)
     assert (await cached.post(temperature=0, max_tokens=9)).headers["x-llmgw-cache"] == "miss"
 
@@ -220,7 +220,7 @@ async def test_only_a_complete_answer_is_kept(cached, redis):
     async with cached.client.stream("POST", "/v1/chat/completions", content=body):
         pass  # left before the first byte of the body was read
     await asyncio.sleep(0.3)
-    kept = await redis.keys("llmgw:cache:*")
+    kept = await redis.keys("{llmgw}:cache:*")
     answer = await cached.post(**STREAM)
     assert answer.content == sent(1 if kept else 2, usage=False)
 
@@ -230,7 +230,7 @@ async def test_long_answers_are_not_kept(redis_server, redis):
         for fields in (STREAM, {"temperature": 0}):
             await running.post(**fields)
             await asyncio.sleep(0.2)
-            assert await redis.keys("llmgw:cache:*") == []
+            assert await redis.keys("{llmgw}:cache:*") == []
 
 
 async def test_a_paced_stream_comes_as_it_was_written(redis_server, redis):

@@ -32,7 +32,7 @@ async def test_a_question_in_other_words_gets_the_answer(running, redis):
     assert second.content == first.content
     assert 0 <= int(second.headers["age"]) < 10
     assert running.engines.chats == 1
-    (key,) = await redis.keys("llmgw:semantic:*")
+    (key,) = await redis.keys("{llmgw}:semantic:*")
     assert 0 < await redis.ttl(key) <= 3600
     metrics = (await running.client.get("/metrics")).text
     assert 'llmgw_cache_answers_total{cache="semantic"} 1.0' in metrics
@@ -60,7 +60,7 @@ async def test_an_answer_that_was_lent_is_not_lent_on(running, redis):
     await known(redis, ASKED)
     assert await running.outcome(SAME) == "semantic"
     assert await elements(redis) == [ASKED.encode()]
-    assert len(await redis.keys("llmgw:cache:*")) == 1
+    assert len(await redis.keys("{llmgw}:cache:*")) == 1
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ async def test_thresholds_want_an_embeddings_model():
 async def test_a_question_whose_answer_is_gone_is_a_miss_and_is_gone(running, redis):
     await running.ask(ASKED)
     await known(redis, ASKED)
-    await redis.delete(*await redis.keys("llmgw:cache:*"))
+    await redis.delete(*await redis.keys("{llmgw}:cache:*"))
     assert await running.outcome(SAME) == "miss"
     await known(redis, SAME)
     assert await elements(redis) == [SAME.encode()]

@@ -187,7 +187,7 @@ async def looked_up(redis, count: int) -> None:
 async def connected(redis, count: int) -> bool:
     """Whether so many workers can look answers up, and can be written to."""
     links = [client for client in await redis.client_list() if client["name"] == "llmgw"]
-    return len(links) == len(await redis.pubsub_channels("llmgw:mail:*")) == count
+    return len(links) == len(await redis.pubsub_channels("{llmgw}:mail:*")) == count
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ def test_anything_else_is_no_claim(data):
 async def _key(gateway, engine, redis) -> str:
     engine.go.set()
     await gateway.ask(**STREAM).done()
-    (key,) = await redis.keys("llmgw:cache:*")
+    (key,) = await redis.keys("{llmgw}:cache:*")
     return key
 
 
@@ -57,7 +57,7 @@ async def test_a_claim_lasts_as_long_as_the_answer_takes(pair, engine, redis, mo
     monkeypatch.setattr("gateway.cache.exact.LEASE_MS", 1500)
     first = pair[0].ask(**STREAM)
     await first.began.wait()
-    (key,) = await redis.keys("llmgw:cache:*")
+    (key,) = await redis.keys("{llmgw}:cache:*")
     before = await redis.pexpiretime(key)
     await eventually(lambda: _later(redis, key, before + 1500))
     second = pair[1].ask(**STREAM)

@@ -80,7 +80,7 @@ async def test_what_nobody_wants_any_more_is_aborted(pair, engine, where):
 
 
 async def _unclaimed(redis) -> bool:
-    return await redis.keys("llmgw:cache:*") == []
+    return await redis.keys("{llmgw}:cache:*") == []
 
 
 @WHERE

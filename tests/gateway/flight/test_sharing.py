@@ -137,7 +137,7 @@ async def test_a_long_answer_is_shared_by_who_came_in_time(engine, redis, redis_
 
 
 async def _unclaimed(redis) -> bool:
-    return await redis.keys("llmgw:cache:*") == []
+    return await redis.keys("{llmgw}:cache:*") == []
 
 
 @WHERE

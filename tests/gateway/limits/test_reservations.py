@@ -50,7 +50,7 @@ async def asks(worker: Reservations, quota: Quota, tokens: int, who: RequestCont
 
 
 async def let_pass(redis, us: int) -> None:
-    for bucket in await redis.keys("llmgw:limit:tokens:*"):
+    for bucket in await redis.keys("{llmgw}:limit:tokens:*"):
         await redis.decrby(bucket, us)
 
 
@@ -122,9 +122,9 @@ async def test_a_budget_is_used_up_and_says_until_when(pair, redis, quota, perio
     assert 0 < int(refused.headers["retry-after"]) <= 86400 * (1 if period == "day" else 31) + 1
     first.settle(50)
     await eventually(lambda: _granted(pair[1], quota, 50))
-    assert await value(redis, "llmgw:used:*") == 100
+    assert await value(redis, "{llmgw}:used:*") == 100
     stamp = datetime.now(UTC).strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
-    (key,) = await redis.keys("llmgw:used:*")
+    (key,) = await redis.keys("{llmgw}:used:*")
     assert key.decode().endswith(stamp)
     assert await redis.ttl(key) > 0
 
@@ -162,7 +162,7 @@ async def test_who_leaves_before_the_reply_leaks_nothing(pair, redis):
     reservation.settle(0)
 
     async def clean() -> bool:
-        return (await value(redis, "llmgw:used:*"), await redis.keys("llmgw:limit:*")) == (0, [])
+        return (await value(redis, "{llmgw}:used:*"), await redis.keys("{llmgw}:limit:*")) == (0, [])
 
     await eventually(clean)
 
@@ -170,10 +170,10 @@ async def test_who_leaves_before_the_reply_leaks_nothing(pair, redis):
 async def test_a_refusal_takes_nothing(pair, redis):
     quota = Quota(100, 1, 1000, 1000)
     held = await asks(pair[0], quota, 50)
-    before = await value(redis, "llmgw:used:*")
+    before = await value(redis, "{llmgw}:used:*")
     for _ in range(5):
         assert isinstance(await asks(pair[1], quota, 40), RateLimited)
-    assert await value(redis, "llmgw:used:*") == before == 100
+    assert await value(redis, "{llmgw}:used:*") == before == 100
     held.settle(50)
 
 
@@ -230,7 +230,7 @@ async def test_a_budget_through_two_doors_counts_what_was_really_used(redis_serv
             assert (await client.post("/v1/chat/completions", json=ASK)).status_code == 200
 
         async def settled() -> bool:
-            return await value(redis, "llmgw:used:*") == 100
+            return await value(redis, "{llmgw}:used:*") == 100
 
         await eventually(settled)
         async with openai.AsyncOpenAI(base_url=f"{other.base_url}/v1", api_key="sk-1") as sdk:
@@ -255,7 +255,7 @@ async def test_a_stream_that_is_left_frees_its_place_and_counts_what_came(redis_
         await eventually(free)
 
         async def settled() -> bool:
-            return 0 < await value(redis, "llmgw:used:*") < 20
+            return 0 < await value(redis, "{llmgw}:used:*") < 20
 
         await eventually(settled)
 
@@ -264,7 +264,7 @@ async def test_a_failed_answer_gives_everything_back(redis_server, redis):
     async with door(redis_server.url, sized(b"{}", "500 Oops"), tokens_per_day=1000, concurrency=1) as (one, _):
 
         async def clean() -> bool:
-            return await value(redis, "llmgw:used:*") == 0 and not await redis.keys("llmgw:limit:open:*")
+            return await value(redis, "{llmgw}:used:*") == 0 and not await redis.keys("{llmgw}:limit:open:*")
 
         for _ in range(3):
             assert (await one.post("/v1/chat/completions", json=ASK)).status_code == 502

@@ -86,7 +86,7 @@ async def test_the_backend_s_record_is_in_a_gateway_s_directory(redis_watched: W
     doorbell = Doorbell(redis_watched.url, [replace(replica, id="asleep", model="sleeper", state=State.ASLEEP)])
     assert not doorbell.rung()
     async with redis_address.client(redis_watched.url, 2.0) as redis:
-        assert await redis.smembers("{llmgw:directory}:replicas") == {b"m-1", b"asleep"}
+        assert await redis.smembers("{llmgw}:directory:replicas") == {b"m-1", b"asleep"}
     await backend.withdraw([replica])
 
 

@@ -1,4 +1,4 @@
-"""TLS that Redis itself speaks, and the Sentinels too; the packaged server is built without."""
+"""TLS that Redis itself speaks, a Cluster and the Sentinels too; the packaged server is built without."""
 
 import subprocess
 
@@ -6,6 +6,7 @@ import pytest
 import trustme
 
 from gateway import redis_address
+from gateway.redis_cluster import TAG
 from tests.conftest import REDIS
 from tests.gateway.limits.links import linked
 from tests.gateway.redis_faults.servers import free_port, server
@@ -52,3 +53,20 @@ async def test_a_server_and_the_sentinels_that_name_it(tmp_path, tls):
                 assert await redis.get("k") == url.encode()
             with redis_address.blocking_client(url, 2.0) as redis:
                 assert redis.get("k") == url.encode()
+
+
+async def test_a_node_of_a_cluster(tmp_path, tls):
+    words, query = tls
+    port = free_port()
+    own = ("--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", str(free_port()), "--save", "")
+    with server(tmp_path / "redis", *words, "--tls-port", str(port), *own) as node:
+        with node.blocking() as redis:
+            redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        url = f"rediss+cluster://127.0.0.1:{port}?{query}"
+        async with linked(url) as link:
+            assert f"laddr=127.0.0.1:{port} " in (await link.call("CLIENT", "INFO")).decode()
+            await link.call("SET", f"{TAG}:k", url)
+        async with redis_address.client(url, 2.0) as redis:
+            assert await redis.get(f"{TAG}:k") == url.encode()
+        with redis_address.blocking_client(url, 2.0) as redis:
+            assert redis.get(f"{TAG}:k") == url.encode()

@@ -75,17 +75,17 @@ async def test_sessions_are_listed_read_and_deleted_by_whoever_shares_the_tenant
     for method in ("GET", "DELETE"):
         gone = await one.http(method, "/sessions/a")
         assert (gone.status_code, gone.json()["error"]["code"]) == (404, "session_not_found")
-    assert len(await redis.keys("llmgw:session:*")) == 1
+    assert len(await redis.keys("{llmgw}:session:*")) == 1
 
 
 async def test_it_ends_when_nothing_is_said(redis_server, redis, engine):
     async with gateway(redis_server.url, engine, session_ttl_s=1) as one:
         await one.say("first", "a")
-        (index,) = await redis.keys("llmgw:sessions:*")
+        (index,) = await redis.keys("{llmgw}:sessions:*")
         await redis.persist(index)  # as it is while another session goes on
 
         async def over() -> bool:
-            return await one.sessions() == [] and not await redis.keys("llmgw:session:*")
+            return await one.sessions() == [] and not await redis.keys("{llmgw}:session:*")
 
         await eventually(over)
         assert (await one.http("GET", "/sessions/a")).status_code == 404
@@ -95,7 +95,7 @@ async def test_it_ends_when_nothing_is_said(redis_server, redis, engine):
 
 async def test_a_turn_renews_it(two, redis):
     await two[0].say("first", "a")
-    keys = [*await redis.keys("llmgw:session:*"), *await redis.keys("llmgw:sessions:*")]
+    keys = [*await redis.keys("{llmgw}:session:*"), *await redis.keys("{llmgw}:sessions:*")]
     for key in keys:
         assert 86_000 < await redis.ttl(key) <= 86_400
         await redis.expire(key, 100)
@@ -236,7 +236,7 @@ async def refuses(one, engine, asked: int = 0) -> None:
 
 async def test_a_stream_whose_turn_cannot_be_kept_does_not_end_well(two, redis):
     await two[0].say("first", "a")
-    (key,) = await redis.keys("llmgw:session:*")
+    (key,) = await redis.keys("{llmgw}:session:*")
     await redis.config_set("maxmemory", 1)  # reads go on, writes are refused
     body = {"input": {"input": "hi"}, "config": SESSION}
     answer = await two[0].http("POST", "/chains/chat/stream", json=body)
