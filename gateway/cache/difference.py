@@ -26,6 +26,8 @@ def difference(one: Question, other: Question, added: list[Word], missing: list[
         own, others = added, missing
     if not (added and missing) and (_narrowed(one, own) or _narrowed(other, others)):
         return None
+    if not (added and missing) and (_headed(one, own) or _headed(other, others)):
+        return 2 * _OWN
     share = _share(added, own) + _share(missing, others) + _ASKED * (one.asks != other.asks)
     return share if share <= _MOST else None
 
@@ -48,6 +50,18 @@ def _narrowed(question: Question, words: list[Word]) -> bool:
         and following not in words
         and following.at == word.at + 1
         and not (_is_verb(word) or following.verb or graded(word.root))
+        for word, following in pairwise(question.words)
+    )
+
+
+def _headed(question: Question, words: list[Word]) -> bool:
+    """Whether one of the words stands right behind another, which says of what kind it is: `order number`."""
+    return any(
+        following in words
+        and word not in words
+        and following.at == word.at + 1
+        and following.place == word.place
+        and not (word.name or word.verb or _is_verb(following) or graded(following.root))
         for word, following in pairwise(question.words)
     )
 

@@ -49,6 +49,7 @@ def _contradicts(one: Question, other: Question) -> bool:
         or one.from_what != other.from_what
         or (None not in (one.of_object, other.of_object) and one.of_object != other.of_object)
         or (bool(one.kind and other.kind) and one.kind != other.kind)
+        or (bool(one.asker and other.asker) and one.asker.isdisjoint(other.asker))
         or (one.asks == "whether" and {one.modality, other.modality} == {"may", "must"})
         or _at_other_times(one, other)
     )
@@ -66,7 +67,7 @@ def _asks_for(one: Question, other: Question) -> bool:
 
 def _at_other_times(one: Question, other: Question) -> bool:
     times, others = one.tenses, other.tenses
-    if "when" in (one.asks, other.asks):
+    if {"when", "whether"} & {one.asks, other.asks}:
         # What will happen is asked for in the present as well: `when does the shop open`.
         times, others = ({"present" if tense == "future" else tense for tense in tenses} for tenses in (times, others))
     return bool(times and others) and times.isdisjoint(others)

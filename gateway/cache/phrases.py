@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from gateway.cache.thesaurus import root
+from gateway.cache.forms import root
 from gateway.cache.words import TOLD
 
 _ASKED = r"(?=(?:what|how|who|whom|whose|where|when|why|which|if|whether)\b)"
@@ -70,6 +70,8 @@ _FRAMES = (
 _QUESTIONS = (
     (r"^(?:is|are) there (?:an?|any) (?:\w+ )?ways? (?:to|of|for)\b", "how"),
     (r"^what helps?(?: to)?\b", "how"),
+    (r"^(?:is it possible to|(?:can|could|may) i) (.*?),? and how\W*$", r"how \1?"),
+    (r"\bwhat (?:do|does|would|will) (?:i|one|we|you) (?:have to |need to )?pay for\b", "what is the price of"),
     # What one does for an aim is how one gets there.
     (r"\bwhat (?:\w+ ){1,4}do (?=to\b|so\b|if\b|in order\b)", "how "),
     (r"\bhow come\b", "why does"),

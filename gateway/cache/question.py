@@ -40,6 +40,7 @@ class Question:
         of_object: whether it asks whom or what something is done to: `who does he`, where `who does it` asks who does.
             None where that does not show.
         tenses: of its auxiliaries.
+        asker: whether who asks does something (`does`, as in `I`) or has it done (`has`, as in `me`).
         modality: whether it may be, must be, or is; of no meaning but for `whether`.
     """
 
@@ -52,4 +53,5 @@ class Question:
     from_what: bool = False
     of_object: bool | None = None
     tenses: set[str] = field(default_factory=set)
+    asker: set[str] = field(default_factory=set)
     modality: str = "is"

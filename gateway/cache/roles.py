@@ -3,8 +3,10 @@
 from itertools import combinations
 
 from gateway.cache.alike import pairs
+from gateway.cache.forms import roots
 from gateway.cache.question import Question, Word
-from gateway.cache.thesaurus import related, roots
+from gateway.cache.thesaurus import related
+from gateway.cache.words import MEASURES
 
 # What is replaced, and what takes its place, only the preposition tells.
 _EXCHANGES = roots(("replace", "substitute", "exchange", "swap"))
@@ -54,5 +56,5 @@ def _part(word: Word) -> str:
 
 
 def _is_argument(word: Word) -> bool:
-    """Whether it is likely what something is done by or to: no verb, no superlative, no number."""
-    return not (word.verb or word.counts or word.root.endswith("est"))
+    """Whether it is likely what something is done by or to: no verb, no superlative, no number, no measure."""
+    return not (word.verb or word.counts or word.root.endswith("est") or word.root in MEASURES)

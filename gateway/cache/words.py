@@ -1,6 +1,6 @@
 """The English words that carry a question, as `english.py` reads it."""
 
-from gateway.cache.thesaurus import roots
+from gateway.cache.forms import roots
 
 
 def _set(words: str) -> frozenset[str]:
@@ -27,8 +27,10 @@ RELATIONS = _set(
     "before after until since only except against over under above below up down off out more less most least all every"
     " each both many few again instead already yet ever he she him her his"
 )
-DETERMINERS = _set("a an the this that these those my your our their his her its some another any all every each no")
+ARTICLES = _set("a an the my your our their his her its")
+DETERMINERS = ARTICLES | _set("this that these those some another any all every each no")
 SUBJECTS = _set("i you we they people")
+ASKERS = {"i": "does", "we": "does", "me": "has", "us": "has"}
 TENSES = dict.fromkeys(_set("is are am do does has"), "present")
 TENSES |= dict.fromkeys(_set("was were did had"), "past") | dict.fromkeys(_set("will shall"), "future")
 AUXILIARIES = TENSES.keys() | _set("can could may might must should would have need ought")
