@@ -35,7 +35,7 @@ class Question:
         negations: how many there are.
         asks: `why`, `who`, `when`, `where`, `how`, `what`, `whether`, or `choice` of what `or` stands between.
         head: what is asked for, where it stands right behind the question word: `how many acres`.
-        kind: of when or where, where it says so: a year.
+        kind: of who, when or where, where it says so: a team, a year.
         from_what: whether it asks where something comes from: the preposition stands before the question word, or last.
         of_object: whether it asks whom or what something is done to: `who does he`, where `who does it` asks who does.
             None where that does not show.
