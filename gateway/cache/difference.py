@@ -24,9 +24,10 @@ def difference(one: Question, other: Question, added: list[Word], missing: list[
     if (own or others) and added and missing:
         # One word stands where the other does, so neither adds little.
         own, others = added, missing
-    if not (added and missing) and (_narrowed(one, own) or _narrowed(other, others)):
+    elif _narrowed(one, own) or _narrowed(other, others):
         return None
-    if not (added and missing) and (_headed(one, own) or _headed(other, others)):
+    elif _headed(one, own) or _headed(other, others):
+        # Another thing: as far away as one word for another.
         return 2 * _OWN
     share = _share(added, own) + _share(missing, others) + _ASKED * (one.asks != other.asks)
     return share if share <= _MOST else None

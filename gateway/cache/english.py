@@ -45,8 +45,6 @@ from gateway.cache.words import (
 )
 
 _TOKEN = re.compile(r"`[^`]*`|\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:[_.]\w+)+|[^\W\d_]+|\w+|[^\w\s]")
-
-
 # Behind one of these, `how many` has its usual place.
 _BEGINNINGS = TOLD | ASKED.keys() | {"what", "which", "know", ",", "."} | AUXILIARIES - HOLDING
 
@@ -87,17 +85,20 @@ class _Reader:
         if "or" in self._plain:
             found.asks = "choice"
         elif not found.asks:
-            first = self._plain[0] if self._plain else ""
-            told = first in TOLD or not first
-            found.asks = (
-                "whether" if self._plain[-1:] == ["?"] and not told else "how" if first in EXPLAINED else "what"
-            )
+            found.asks = self._told()
         found.from_what |= [word for word in self._plain if word.isalpha()][-1:] == ["from"]
         agents = [word for word in found.words if word.place == "by" and not word.verb]
         if agents and any(word.verb for word in found.words[: found.words.index(agents[0])]):
             agents = [word._replace(place="") for word in agents]
             found.words = agents + [word for word in found.words if word.place != "by" or word.verb]
         return found
+
+    def _told(self) -> str:
+        """What is asked for without a question word."""
+        first = self._plain[0] if self._plain else ""
+        if self._plain[-1:] == ["?"] and first not in TOLD:
+            return "whether"
+        return "how" if first in EXPLAINED else "what"
 
     def _form(self, at: int, word: str) -> bool:
         """Whether it is a word of the sentence's form; what it says of the sentence is noted."""
@@ -149,7 +150,7 @@ class _Reader:
         found.asks = ASKED.get(word, "what")
         if found.asks in ("who", "what"):
             acts = found.asks == "who" or (following not in FORM and (inflected(following) or action(root(following))))
-            found.of_object = True if following in ("do", "does", "did") else False if acts else None
+            found.of_object = following in ("do", "does", "did") or (False if acts else None)
         if word in ("what", "which", "how"):
             self._asked_for(at, word, following)
 

@@ -18,10 +18,11 @@ shot shoot; shown show; sold sell; spent spend; spoke spoken speak; stolen stole
 swum swim; taken took take; taught teach; thought think; threw thrown throw; told tell; understood understand; woke
 woken wake; won win; wore worn wear; written wrote write; used use
 """
+# Of nouns.
 _PLURALS = """
-children child; men man; women woman; feet foot;
-teeth tooth; mice mouse; geese goose; lives life; knives knife; leaves leaf; data data; people people;
-bacteria bacterium; criteria criterion; phenomena phenomenon; indices index; matrices matrix; analyses analysis
+children child; men man; women woman; feet foot; teeth tooth; mice mouse; geese goose; lives life; knives knife;
+leaves leaf; data data; people people; bacteria bacterium; criteria criterion; phenomena phenomenon; indices index;
+matrices matrix; analyses analysis
 """
 
 

@@ -57,6 +57,7 @@ OTHER = [
     ("order", "What can replace butter?", "What can I replace with butter?"),
     ("order", "How many acres are in a hectare?", "How many hectares are in an acre?"),
     ("order", "How do I turn a song into a video?", "How do I turn a video into a song?"),
+    ("order", "How do I report a damage to my insurer?", "How does my insurer report a damage to me?"),
     ("order", "What eats tigers?", "What do tigers eat?"),
     ("asked", "When was the telephone invented?", "Who invented the telephone?"),
     ("asked", "Why did Rome fall?", "When did Rome fall?"),
@@ -103,6 +104,12 @@ def test_words_of_their_own_ask_for_more():
     )
     light, added, more, replaced = (nearness(plain, other, THRESHOLD) or 0 for other in others)
     assert THRESHOLD < light < added < more < replaced < 1
+
+
+def test_what_names_another_kind_of_thing_is_as_far_as_another_word():
+    assert nearness("How do I find my order?", "How do I find my order number?", THRESHOLD) == pytest.approx(
+        nearness("How do I find my order?", "How do I find my parcel?", THRESHOLD)
+    )
 
 
 @pytest.mark.parametrize(
