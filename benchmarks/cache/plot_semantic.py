@@ -17,7 +17,7 @@ def main() -> None:
     with open(sys.argv[1]) as file:
         rates = json.load(file)["rates"]
     figure, grid = plt.subplots(1, len(rates), figsize=(4 * len(rates), 4), sharey=True)
-    for axes, (half, rows) in zip(grid, rates.items(), strict=True):
+    for axes, (part, rows) in zip(grid, rates.items(), strict=True):
         for name, colour in _LINES.items():
             hits, false = ([100 * row[f"{name} {what}"] for row in rows] for what in ("hits", "false"))
             axes.plot(hits, false, "o-", color=colour, label="with the guard" if name == "guard" else "cosine alone")
@@ -27,7 +27,7 @@ def main() -> None:
         axes.axvline(60, color="#c0392b", linewidth=0.8)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(0, 100)
-        axes.set_title(half.replace("_", " "), loc="left")
+        axes.set_title(part.replace("_", " "), loc="left")
         axes.set_xlabel("paraphrases served, %")
         axes.grid(color="#eceff1")
     grid[0].set_ylabel("false hits, %")

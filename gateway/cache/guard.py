@@ -5,23 +5,18 @@ So a stored answer is served only where both questions ask for the same thing, a
 What the guard does not know it takes for a difference: it costs an answer from the cache, and not a wrong one.
 """
 
-from itertools import combinations, pairwise
+from gateway.cache.alike import without_like
+from gateway.cache.difference import difference
+from gateway.cache.english import read
+from gateway.cache.question import Question, Word
+from gateway.cache.roles import swapped
+from gateway.cache.thesaurus import denies, graded, opposed, person
+from gateway.cache.words import ASKED_ANYWAY, MEASURES, UNITS
 
-from gateway.cache.english import Question, Word, read
-from gateway.cache.thesaurus import bases, denies, graded, opposed, related, roots
-from gateway.cache.words import MEASURES, UNITS
-
-# What is replaced, and what takes its place, only the preposition tells.
-_EXCHANGES = roots(("replace", "substitute", "exchange", "swap"))
-_PEOPLES = ("n", "an", "ian", "ese", "ish")
 # All words are compared with all others; a question has fewer, and of its own fewer still.
 _MAX_WORDS, _MAX_OWN = 40, 6
-# How near two questions must be, of the way from the threshold to sameness, by the number of ways in which they differ:
-# the one has words without their like in the other, the other has such words, they ask in different words.
-_SHARES = (0.0, 0.4, 0.7, None)
-# What may be asked for in other words: `which president` is a who.
+# What may be asked for in other words: `what is the way to` is a how.
 _VAGUE = frozenset({"what", "how", "choice"})
-_PLAIN = frozenset({"what", "who", "when", "where"})
 
 
 def nearness(asked: str, stored: str, threshold: float) -> float | None:
@@ -33,47 +28,49 @@ def nearness(asked: str, stored: str, threshold: float) -> float | None:
     one, other = read(asked), read(stored)
     if max(len(one.words), len(other.words)) > _MAX_WORDS or _contradicts(one, other):
         return None
-    added, missing = _without_like(one, other), _without_like(other, one)
+    added, missing = without_like(one, other), without_like(other, one)
     if added and missing and any(word.root in UNITS for word in one.words):
         # The unit, which both name, says what is measured.
         added, missing = ([word for word in some if word.root not in MEASURES] for some in (added, missing))
     if max(len(added), len(missing)) > _MAX_OWN or any(word.name or denies(word.root) for word in (*added, *missing)):
         return None
-    if _opposed(one, other, added, missing) or _swapped(one, other):
+    if _opposed(one, other, added, missing) or swapped(one, other):
         return None
-    # Added, left out, asked for in other words.
-    ways = bool(added) + bool(missing) + (one.asks != other.asks)
-    if ways == 1 and (_narrowed(one, added) or _narrowed(other, missing)):
-        ways = 2
-    share = _SHARES[ways]
+    share = difference(one, other, added, missing)
     return None if share is None else threshold + (1 - threshold) * share
 
 
 def _contradicts(one: Question, other: Question) -> bool:
     """Whether they differ in what turns a question into another one, whatever its words."""
-    asks, modalities = {one.asks, other.asks}, {one.modality, other.modality}
     return (
         one.negations != other.negations
         or one.numbers != other.numbers
-        or (len(asks) > 1 and not (asks <= _VAGUE or ("what" in asks and asks <= _PLAIN)))
+        or not (_asks_for(one, other) or _asks_for(other, one))
         or one.from_what != other.from_what
-        or one.of_object != other.of_object
+        or (None not in (one.of_object, other.of_object) and one.of_object != other.of_object)
         or (bool(one.kind and other.kind) and one.kind != other.kind)
-        or (one.asks == "whether" and modalities == {"may", "must"})
-        or (bool(one.tenses and other.tenses) and one.tenses.isdisjoint(other.tenses))
+        or (bool(one.asker and other.asker) and one.asker.isdisjoint(other.asker))
+        or (one.asks == "whether" and {one.modality, other.modality} == {"may", "must"})
+        or _at_other_times(one, other)
     )
 
 
-def _without_like(one: Question, other: Question) -> list[Word]:
-    return [word for word in one.words if not any(_alike(word, like) for like in other.words)]
+def _asks_for(one: Question, other: Question) -> bool:
+    """Whether one may ask in its own way for what the other does: `which country won`, `who won`."""
+    if one.asks == other.asks or {one.asks, other.asks} <= _VAGUE:
+        return True
+    if one.asks != "what" or other.asks not in ASKED_ANYWAY:
+        return False
+    says = ASKED_ANYWAY[other.asks]
+    return one.head != "" or any(word.root in says or (other.asks == "who" and person(word.root)) for word in one.words)
 
 
-def _narrowed(question: Question, added: list[Word]) -> bool:
-    """Whether a word was added right before another one, which it narrows: `foreign people`."""
-    return any(
-        word in added and not word.verb and following not in added and following.at == word.at + 1
-        for word, following in pairwise(question.words)
-    )
+def _at_other_times(one: Question, other: Question) -> bool:
+    times, others = one.tenses, other.tenses
+    if {"when", "whether"} & {one.asks, other.asks}:
+        # What will happen is asked for in the present as well: `when does the shop open`.
+        times, others = ({"present" if tense == "future" else tense for tense in tenses} for tenses in (times, others))
+    return bool(times and others) and times.isdisjoint(others)
 
 
 def _opposed(one: Question, other: Question, added: list[Word], missing: list[Word]) -> bool:
@@ -83,67 +80,3 @@ def _opposed(one: Question, other: Question, added: list[Word], missing: list[Wo
         or any(opposed(word.root, like.root) for word in missing for like in one.words)
         or (any(graded(word.root) for word in added) and any(graded(word.root) for word in missing))
     )
-
-
-def _alike(one: Word, other: Word) -> bool:
-    if one.name and other.name:
-        return one.root == other.root or _demonym(one.root, other.root) or _demonym(other.root, one.root)
-    if one.root == other.root or one.name or other.name:
-        return one.root == other.root
-    if related(one.root, other.root):
-        return True
-    both = one.root[-3:] == other.root[-3:] == "est" or one.root[-2:] == other.root[-2:] == "er"
-    return both and any(related(a, b) for a in bases(one.root) - {one.root} for b in bases(other.root) - {other.root})
-
-
-def _demonym(place: str, people: str) -> bool:
-    return len(place) > 3 and people.startswith(place[:-1]) and people[len(place) - 1 :] in _PEOPLES
-
-
-def _swapped(one: Question, other: Question) -> bool:
-    """Whether two words have taken each other's part."""
-    pairs = _pairs(one, other)
-    if any({word.place, like.place} == {"from", "to"} for word, like in pairs if not word.verb and not like.verb):
-        return True
-    if any(word.root in _EXCHANGES for word, _ in pairs) and any(
-        word.place != like.place and "with" in (word.place, like.place) for word, like in pairs
-    ):
-        return True
-    if one.asks == "choice":
-        return False
-    order = {id(word): place for question in (one, other) for place, word in enumerate(question.words)}
-    for (a, like_a), (b, like_b) in combinations(pairs, 2):
-        before, after = order[id(a)] - order[id(b)], order[id(like_a)] - order[id(like_b)]
-        if before * after >= 0 or not all(_is_argument(word) for word in (a, b, like_a, like_b)):
-            continue
-        # Side by side and with nothing before them, one is the other's attribute.
-        attribute = abs(before) == abs(after) == 1
-        unmarked = not (a.place or b.place or like_a.place or like_b.place)
-        if (unmarked and not attribute) or _takes(a, like_b, like_a) or _takes(b, like_a, like_b):
-            return True
-    return False
-
-
-def _pairs(one: Question, other: Question) -> list[tuple[Word, Word]]:
-    """Each word with its like in the other; one that comes twice with the first, then with the second."""
-    pairs, left = [], list(other.words)
-    for word in one.words:
-        like = next((like for like in left if _alike(word, like)), None)
-        if like is not None:
-            left.remove(like)
-            pairs.append((word, like))
-    return pairs
-
-
-def _takes(word: Word, taker: Word, like: Word) -> bool:
-    """Whether the other word has its preposition now, and it has not."""
-    return word.place != "" and _part(word) == _part(taker) and _part(word) != _part(like)
-
-
-def _part(word: Word) -> str:
-    return "of" if word.place == "to" else word.place
-
-
-def _is_argument(word: Word) -> bool:
-    """Whether it is likely what something is done by or to: no verb, no superlative, no number."""
-    return not (word.verb or word.counts or word.root.endswith("est"))

@@ -1,41 +1,53 @@
 """Which English words may stand for one another, and which are opposites, by their roots: WordNet's, and a few more."""
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
-_VOWELS = frozenset("aeiouy")
-# The forms that no rule gives; of verbs that questions are made of.
-_IRREGULAR = """
-ate eaten eat; beaten beat; became become; began begun begin; bent bend; bit bitten bite; blew blown blow; bought buy;
-broke broken break; brought bring; built build; burnt burn; came come; caught catch; chose chosen choose; cost cost;
-dealt deal; died dying die; drank drunk drink; drawn drew draw; driven drove drive; fallen fell fall; fed feed; felt
-feel; fought fight; flew flown fly; forgot forgotten forget; found find; froze frozen freeze; gave given give; gone
-went go; got gotten get; grew grown grow; heard hear; held hold; hid hidden hide; kept keep; knew known know; laid
-lay; led lead; left leave; lent lend; lost lose; lying lie; made make; meant mean; met meet; paid pay; ran run; ridden
-rode ride; risen rose rise; said say; sang sung sing; sank sunk sink; seen saw see; sent send; shook shaken shake;
-shot shoot; shown show; sold sell; spent spend; spoke spoken speak; stolen stole steal; stood stand; stuck stick; swam
-swum swim; taken took take; taught teach; thought think; threw thrown throw; told tell; understood understand; woke
-woken wake; won win; wore worn wear; written wrote write; used use; children child; men man; women woman; feet foot;
-teeth tooth; mice mouse; geese goose; lives life; knives knife; leaves leaf; data data; people people
-"""
-_ROOTS = {
-    form: forms[-1] for entry in _IRREGULAR.split(";") for forms in [entry.split()] if forms for form in forms[:-1]
-}
+from gateway.cache.forms import root
+
 # What WordNet has in no synset of its own, or counts too seldom: of everyday questions.
 _EVERYDAY = """\
 remove delete erase
 convert turn change transform
-transfer copy move
+transfer copy
+transfer move
 integer int
 reservation booking
 luggage baggage bag
 stay remain keep
-duration length last
+duration length last time
+undo revert
 customary usual
+cost price
+expire expiry expiration
+email mail
+power electricity
+fridge refrigerator
+holiday vacation
+postgres postgresql
+machine maker
+gift present
+coworker colleague
+flat apartment
+lawyer attorney
+pupil student
+kid child
+mom mother
+dad father
+cellphone mobile smartphone phone
+automobile car
+bike bicycle
+tv television
+speak talk
+reply answer respond
+assist help support
+illness disease sickness
+garbage trash rubbish waste
+internship placement
+advantage benefit pro
+drawback disadvantage con
 collapse fall
 population inhabitant
 beat defeat
@@ -54,7 +66,8 @@ movie film
 latest last recent newest
 cook boil
 trip travel journey visit
-number amount quantity count
+number amount quantity
+find see check view look
 author writer write
 lower reduce decrease
 raise increase
@@ -71,41 +84,28 @@ sight attraction
 build ! demolish
 start ! end
 add ! remove
+login ! logout
 """
 _TURNING = ("un", "re", "dis", "de", "non", "in", "im", "mis")
+_STATISTICS = frozenset({"averag", "mean", "median", "maximum", "minimum", "total"})
+_DENYING = frozenset(
+    {
+        "exclud",
+        "lack",
+        "fail",
+        "refuz",
+        "refus",
+        "avoid",
+        "prevent",
+        "forbid",
+        "prohibit",
+        "ban",
+        "omit",
+        "ignor",
+        "mis",
+    }
+)
 _NONE: frozenset[int] = frozenset()
-
-
-def root(word: str) -> str:
-    """The word without the endings of its plural, third person, past and participles, in American spelling.
-
-    It need not be a word; equal words have equal roots, and few others.
-    """
-    word = _ROOTS.get(word, word)
-    if len(word) > 3 and not word.endswith(("ss", "us", "is")):
-        if word.endswith("ies"):
-            word = word[:-3] + "y"
-        elif word.endswith(("ches", "shes", "sses", "xes", "zes", "oes")):
-            word = word[:-2]
-        elif word.endswith("s"):
-            word = word[:-1]
-    for ending in ("ing", "ed"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and _VOWELS & set(word[: -len(ending)]):
-            word = word[: -len(ending)]
-            if word[-1] == word[-2] and word[-1] not in "lsz":
-                word = word[:-1]
-            elif word[-1] == "i":
-                word = word[:-1] + "y"
-            break
-    word = re.sub(r"our$", "or", re.sub(r"(?<=[bct])re$", "er", re.sub(r"(?<=\w\w)is(?=e?$)", "iz", word)))
-    word = re.sub(r"ll$", "l", word)
-    word = word[:-1] if word.endswith("e") and len(word) > 3 else word
-    return word[:-1] + "i" if word.endswith("y") and len(word) > 3 else word
-
-
-def inflected(word: str) -> bool:
-    """Whether it is a past or a participle, as far as its form shows."""
-    return word in _ROOTS or (word.endswith(("ed", "ing")) and root(word) not in (word, word[:-1]))
 
 
 class _Thesaurus(NamedTuple):
@@ -113,32 +113,52 @@ class _Thesaurus(NamedTuple):
     Attributes:
         lines: the numbers of the lines that a root shares with those that may stand for it.
         opposites: of a root.
+        people: the roots of words for people.
+        verbs: the roots of words that are verbs more often than not.
     """
 
     lines: dict[str, set[int]]
     opposites: dict[str, set[str]]
+    people: set[str]
+    verbs: set[str]
 
 
 @cache
 def load() -> _Thesaurus:
     lines: defaultdict[str, set[int]] = defaultdict(set)
     opposites: defaultdict[str, set[str]] = defaultdict(set)
+    people: set[str] = set()
+    verbs: set[str] = set()
     text = _EVERYDAY + resources.files("gateway.cache").joinpath("wordnet.txt").read_text()
     for number, line in enumerate(text.splitlines()):
         words = [root(word) for word in line.split()] if line[:1] != "#" else []
-        if "!" in words:
+        if words[:1] == ["people:"]:
+            people.update(words[1:])
+        elif words[:1] == ["verbs:"]:
+            verbs.update(words[1:])
+        elif "!" in words:
             opposites[words[0]].add(words[2])
             opposites[words[2]].add(words[0])
         else:
             for word in words:
                 lines[word].add(number)
-    return _Thesaurus(dict(lines), dict(opposites))
+    return _Thesaurus(dict(lines), dict(opposites), people, verbs)
 
 
 def related(one: str, other: str) -> bool:
     """Whether two roots may stand for one another."""
     lines = load().lines
     return one == other or not lines.get(one, _NONE).isdisjoint(lines.get(other, _NONE))
+
+
+def person(word: str) -> bool:
+    """Whether a root is that of a word for a person."""
+    return word in load().people
+
+
+def action(word: str) -> bool:
+    """Whether a root is that of a word that is a verb more often than not."""
+    return word in load().verbs
 
 
 def opposed(one: str, other: str) -> bool:
@@ -157,12 +177,13 @@ def opposed(one: str, other: str) -> bool:
 
 def denies(word: str) -> bool:
     """Whether a prefix turns a known word round in it: `unsafe`."""
-    return any(map(_known, _bare(word, ("un", "non", "dis"))))
+    return word in _DENYING or any(map(_known, _bare(word, ("un", "non", "dis"))))
 
 
 def graded(word: str) -> bool:
-    """Whether it is a comparative or a superlative of a known word."""
-    return word.endswith(("er", "est")) and any(base != word and _known(base) for base in bases(word))
+    """Whether it is a comparative or a superlative of a known word, or another statistic."""
+    compared = word.endswith(("er", "est")) and any(base != word and _known(base) for base in bases(word))
+    return compared or word in _STATISTICS
 
 
 def _known(word: str) -> bool:
@@ -182,7 +203,3 @@ def bases(word: str) -> set[str]:
             base = word[: -len(ending)]
             found |= {f"{base}i"} if ending[0] == "i" else {base, base[:-1]} if base[-1] == base[-2] else {base}
     return found
-
-
-def roots(words: Iterable[str]) -> frozenset[str]:
-    return frozenset(map(root, words))

@@ -1,8 +1,6 @@
-"""The English words and turns of phrase that carry a question, as `english.py` reads it."""
+"""The English words that carry a question, as `english.py` reads it."""
 
-import re
-
-from gateway.cache.thesaurus import roots
+from gateway.cache.forms import roots
 
 
 def _set(words: str) -> frozenset[str]:
@@ -10,6 +8,7 @@ def _set(words: str) -> frozenset[str]:
 
 
 TOLD = _set("tell explain show give help list name describe calculate compute summarize summarise")
+EXPLAINED = _set("explain describe")
 NEGATIONS = _set("not no never without none nobody nothing neither nor nowhere")
 FORM = _set(
     "a an the this that these those there it its they them their i me my mine we us our you your yours one ones is are"
@@ -18,21 +17,25 @@ FORM = _set(
     " just also some kind what which who whom whose when where why how ok okay possible able allowed permitted"
     " required necessary obliged supposed thanks thank help still get gets got getting gotten make makes made making"
     " use used uses using take takes taken taking took via located situated calculate compute another contain contains"
-    " look looks"
+    " look looks or"
 )
 # Prepositions: each says the part of what follows it. `before`, `without`, `against` and their like say more than that.
-PLACES = {place: place for place in _set("of in on at for by from with about between during than")}
+PLACES = {place: place for place in _set("of in on at for by from with about between during than per")}
 PLACES |= {"to": "to", "into": "to", "onto": "to", "using": "with", "via": "with"}
 # Of closed classes: nothing stands for one of them.
 RELATIONS = _set(
     "before after until since only except against over under above below up down off out more less most least all every"
     " each both many few again instead already yet ever he she him her his"
 )
-DETERMINERS = _set("a an the this that these those my your our their his her its some")
+ARTICLES = _set("a an the my your our their his her its")
+DETERMINERS = ARTICLES | _set("this that these those some another any all every each no")
 SUBJECTS = _set("i you we they people")
+ASKERS = {"i": "does", "we": "does", "me": "has", "us": "has"}
 TENSES = dict.fromkeys(_set("is are am do does has"), "present")
 TENSES |= dict.fromkeys(_set("was were did had"), "past") | dict.fromkeys(_set("will shall"), "future")
 AUXILIARIES = TENSES.keys() | _set("can could may might must should would have need ought")
+# Behind what has something: `Jupiter has how many moons?`
+HOLDING = _set("is are has have do does")
 ALLOWED = _set("can could may might possible able allowed permitted ok okay")
 REQUIRED = _set("must should need needs required necessary obliged ought supposed")
 ASKED = {"why": "why", "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where", "how": "how"}
@@ -41,16 +44,18 @@ MEASURE_OF = {
     "tall": "height", "high": "height", "far": "distance", "long": "length", "old": "age", "often": "frequency",
     "frequently": "frequency", "fast": "speed", "quickly": "speed", "heavy": "weight", "big": "size", "large": "size",
     "hot": "temperature", "warm": "temperature", "cold": "temperature", "deep": "depth", "wide": "width",
-    "many": "number", "much": "amount", "expensive": "price", "strong": "strength",
+    "many": "quantity", "much": "quantity", "expensive": "price", "strong": "strength",
 }  # fmt: skip
 MEASURES = roots(MEASURE_OF.values())
-MANNERS = _set("way ways method manner procedure steps approach")
+MANNERS = _set(
+    "way ways method manner procedure steps approach command formula recipe shortcut instructions technique trick"
+)
 PRAISE = _set("best good better easiest easy simple simplest right proper")
+AMOUNTS = _set("number amount quantity kind kinds type types sort sorts form")
 CAUSES = _set("reason reasons cause causes")
 # What `which` asks for with one of these, a word of its own asks for too.
-KINDS = dict.fromkeys(_set("year date day month time"), "when") | dict.fromkeys(_set("place location"), "where")
+KINDS = dict.fromkeys(_set("year date day month season time"), "when") | dict.fromkeys(_set("place location"), "where")
 KINDS |= dict.fromkeys(_set("person people man woman team"), "who")
-AGENT = re.compile(r"\w{2,}(?:or|er|ist|ian)s?$")
 CARDINALS = {
     word: float(number)
     for number, word in enumerate(
@@ -83,45 +88,16 @@ UNITS = roots(
         " calorie volt ampere byte kilobyte megabyte gigabyte terabyte bit hertz pascal bar"
     )
 )
-# Written out, so that one way of saying it is left.
-WRITTEN_OUT = tuple(
-    (re.compile(pattern), plain)
-    for pattern, plain in (
-        (r"\bU\.?S\.?(?:A\.?|A)?(?!\w)", "United States"),
-        (r"\bU\.?K\.?(?!\w)", "United Kingdom"),
-        (r"’", "'"),
-        (r"(?i)\bcannot\b|\bcan't\b", "can not"),
-        (r"(?i)\bwon't\b", "will not"),
-        (r"(?i)n't\b", " not"),
-        (r"(?i)\b(i|you|we|they)'d\b", r"\1 would"),
-        (r"(?i)\b(what|how|who|where|when|why|it|that|there|he|she)'s\b", r"\1 is"),
-        (r"(?i)'re\b", " are"),
-        (r"(?i)'ve\b", " have"),
-        (r"(?i)'ll\b", " will"),
-        (r"(?i)\bi'm\b", "i am"),
-        (r"(?i)\b(\w+)'s\b", r"of \1 ;"),
-        (r"(?<=s)'(?=\s)", ""),
-        (r"(?i)\b(\w+)-free\b", r"without \1"),
-        (r"%", " percent "),
-        (r"(?i)€|\beur\b", " euro "),
-        (r"(?i)\$(?=\d)|\busd\b", " dollar "),
-        (r"(?<=\d)\s*°", " degree "),
-        (r"(?i)(?<=\d)(?=[a-z]+\b)(?!st\b|nd\b|rd\b|th\b)", " "),
-        (r"(?i)^\W*(?:(?:hi|hello|hey|please|so)\W+)+", ""),
-        (rf"(?i)^(?:can|could|would|will) you (?:please |kindly )*(?={'|'.join(TOLD)})", ""),
-        (r"(?i)\bkeeps? (?=\w+ing\b)", ""),
-        (r"(?i)\b(?:get|gets|getting) rid of\b", "remove"),
-        (r"(?i)\b(?:turn|switch)(?:ed|ing|es)? on\b", "enable"),
-        (r"(?i)\b(?:turn|switch)(?:ed|ing|es)? off\b", "disable"),
-        (r"(?i)\b(?:take|takes|took|taken|taking) place\b", "happen"),
-        (r"(?i)\b(?:come|comes|came) up with\b", "invent"),
-        (r"(?i)\b(?:give|gives|gave|given) back\b", "return"),
-        (r"(?i)\b(?:win|won|wins|winning) against\b", "defeat"),
-        (r"(?i)\bdegrees? (?=celsius|fahrenheit)", ""),
-        (r"(?i)\bthe name of (?=the\b)", ""),
-        (r"(?i)\byear (?=\d{4}\b)", ""),
-        (r"(?i)^is it (?:true|right|correct|the case) that\b", "does"),
-        # What one does for an aim is how one gets there.
-        (r"(?i)\bwhat (?:\w+ ){1,4}do (?=to\b|so\b|if\b|in order\b)", "how "),
+# Words that add little to what is asked.
+LIGHT = roots(
+    _set(
+        "quantity good best better right proper suitable ideal great nice thing things item people come go happen try"
+        " help recommended advisable necessary exact exactly actually really very currently usually normally generally"
+        " typically idea advice tip"
     )
 )
+# Words that say once more what the question word asks for.
+ASKED_ANYWAY = {
+    asked: roots([*(word for word, kind in KINDS.items() if kind == asked), *more.split()])
+    for asked, more in {"when": "deadline moment", "where": "spot site page", "who": ""}.items()
+}

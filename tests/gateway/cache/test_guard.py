@@ -19,6 +19,15 @@ SAME = [
     ("What should I see in Rome in two days?", "I have 2 days in Rome, what should I see?"),
     ("Which is larger, Texas or France?", "Is Texas or France the bigger one?"),
     ("Is Brazil beaten by Germany?", "Does Germany beat Brazil?"),
+    ("How many moons does Jupiter have?", "Jupiter has how many moons?"),
+    ("What should I see in Rome in two days?", "I have two days in Rome, what should I see?"),
+    ("How do I cancel my order?", "I want to cancel my order, how does that work?"),
+    ("Why do cats purr?", "Do you know why cats purr?"),
+    ("How do I turn the alarm on?", "How do I enable the alarm?"),
+    ("How much rain falls per day?", "How much rain falls daily?"),
+    ("When will the next eclipse be?", "What is the date of the next eclipse?"),
+    ("Who elects the president of Germany?", "By whom is the German president elected?"),
+    ("How many grams of salt does bread need?", "What number of grams of salt does bread need?"),
     ("Wie spät ist es in Berlin?", "wie spät ist es in Berlin?"),
 ]
 
@@ -46,18 +55,30 @@ OTHER = [
     ("order", "Is Greenland part of Denmark?", "Does Denmark belong to Greenland?"),
     ("order", "How do I add a user to a group?", "How do I add a group to a user?"),
     ("order", "What can replace butter?", "What can I replace with butter?"),
+    ("order", "How many acres are in a hectare?", "How many hectares are in an acre?"),
+    ("order", "How do I turn a song into a video?", "How do I turn a video into a song?"),
+    ("order", "How do I report a damage to my insurer?", "How does my insurer report a damage to me?"),
+    ("order", "What eats tigers?", "What do tigers eat?"),
     ("asked", "When was the telephone invented?", "Who invented the telephone?"),
     ("asked", "Why did Rome fall?", "When did Rome fall?"),
     ("asked", "How do hurricanes form?", "Where do hurricanes form?"),
     ("asked", "Who elects the president?", "Who does the president elect?"),
+    ("asked", "Which mathematician proved it?", "When was it proved?"),
+    ("asked", "Where is the museum?", "What is the museum?"),
     ("asked", "May I smoke here?", "Must I smoke here?"),
     ("asked", "When is the next eclipse?", "When was the next eclipse?"),
     ("opposite", "How do I enable dark mode?", "How do I disable dark mode?"),
     ("opposite", "How do I turn the alarm on?", "How do I turn the alarm off?"),
     ("opposite", "What is the longest river?", "What is the shortest river?"),
     ("opposite", "What should I eat before a run?", "What should I eat after a run?"),
+    ("opposite", "Is phone support included?", "Is phone support excluded?"),
+    ("opposite", "What is the average temperature in May?", "What is the highest temperature in May?"),
+    ("opposite", "How do I log in?", "How do I log out?"),
     ("opposite", "What is the cheapest way home?", "What is the fastest way home?"),
     ("opposite", "How do I undo a change?", "How do I redo a change?"),
+    ("narrowed", "How many people live in Tokyo?", "How many foreign people live in Tokyo?"),
+    ("narrowed", "How do I delete a commit?", "How do I delete the last commit?"),
+    ("narrowed", "How do I sharpen a knife?", "How do I sharpen a serrated knife?"),
     ("language", "Wie spät ist es in Berlin?", "Wie spät ist es nicht in Paris?"),
 ]
 
@@ -76,12 +97,19 @@ def test_a_false_friend_is_never_near_enough(why, one, other):
 def test_words_of_their_own_ask_for_more():
     plain = "How many people live in Tokyo?"
     others = (
+        "How many people actually live in Tokyo?",
         "How many people live in Tokyo today?",
-        "How many foreign people live in Tokyo?",
+        "How many people live in Tokyo today alone?",
         "How many dogs live in Tokyo?",
     )
-    added, narrowed, replaced = (nearness(plain, other, THRESHOLD) or 0 for other in others)
-    assert THRESHOLD < added < narrowed == replaced < 1
+    light, added, more, replaced = (nearness(plain, other, THRESHOLD) or 0 for other in others)
+    assert THRESHOLD < light < added < more < replaced < 1
+
+
+def test_what_names_another_kind_of_thing_is_as_far_as_another_word():
+    assert nearness("How do I find my order?", "How do I find my order number?", THRESHOLD) == pytest.approx(
+        nearness("How do I find my order?", "How do I find my parcel?", THRESHOLD)
+    )
 
 
 @pytest.mark.parametrize(
