@@ -37,18 +37,9 @@ class Errand:
     """
 
     __slots__ = (
-        "_costs",
-        "_faults",
-        "_silent",
-        "asked",
-        "call",
-        "context",
-        "engine_s",
-        "queued_s",
-        "replica",
-        "spent",
+        "_costs", "_faults", "_silent", "asked", "call", "context", "engine_s", "queued_s", "replica", "spent",
         "until",
-    )
+    )  # fmt: skip
 
     def __init__(self, call: Call, context: RequestContext, total_s: float) -> None:
         self.call = call

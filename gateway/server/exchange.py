@@ -48,28 +48,10 @@ class Exchange:
     """
 
     __slots__ = (
-        "_body_delivered",
-        "_channel",
-        "_failure",
-        "_head",
-        "_over",
-        "_remaining",
-        "_scope",
-        "_unsent_head",
-        "answered",
-        "began_at",
-        "body",
-        "client_left",
-        "fields",
-        "first_byte_s",
-        "keep_alive",
-        "last_byte_s",
-        "request_id",
-        "response_headers",
-        "running",
-        "status",
-        "task",
-    )
+        "_body_delivered", "_channel", "_failure", "_head", "_over", "_remaining", "_scope", "_unsent_head",
+        "answered", "began_at", "body", "client_left", "fields", "first_byte_s", "keep_alive", "last_byte_s",
+        "request_id", "response_headers", "running", "status", "task",
+    )  # fmt: skip
 
     def __init__(
         self, channel: Channel, scope: Scope, fields: Mapping[bytes, bytes], body: RequestBody, keep_alive: bool

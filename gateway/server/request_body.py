@@ -26,19 +26,9 @@ class RequestBody:
     """
 
     __slots__ = (
-        "_bounds",
-        "_deadline",
-        "_declared",
-        "_dropped",
-        "_error",
-        "_parts",
-        "_size",
-        "_source",
-        "_waiter",
-        "complete",
-        "expects_continue",
-        "unread",
-    )
+        "_bounds", "_deadline", "_declared", "_dropped", "_error", "_parts", "_size", "_source", "_waiter",
+        "complete", "expects_continue", "unread",
+    )  # fmt: skip
 
     def __init__(self, source: Source, bounds: Bounds, declared: int, expects_continue: bool) -> None:
         self.complete = False

@@ -45,7 +45,9 @@ class RequestHead:
         if b"transfer-encoding" in fields and fields[b"transfer-encoding"].lower() != b"chunked":
             raise InvalidHTTP("The only transfer-encoding taken is chunked.")
         self.declared = int(fields.get(b"content-length", 0))
-        self.expects_continue = b"expect" in fields and version == "1.1" and fields[b"expect"].lower() == b"100-continue"
+        self.expects_continue = (
+            b"expect" in fields and version == "1.1" and fields[b"expect"].lower() == b"100-continue"
+        )
 
     @property
     def has_body(self) -> bool:

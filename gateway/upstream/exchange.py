@@ -25,20 +25,9 @@ class Exchange(UpstreamResponse):
     """
 
     __slots__ = (
-        "_chunks",
-        "_complete",
-        "_error",
-        "_loop",
-        "_sink",
-        "_sink_done",
-        "_sink_error",
-        "_size",
-        "_source",
-        "_waiter",
-        "headers",
-        "started",
-        "status",
-    )
+        "_chunks", "_complete", "_error", "_loop", "_sink", "_sink_done", "_sink_error", "_size", "_source",
+        "_waiter", "headers", "started", "status",
+    )  # fmt: skip
 
     def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
