@@ -21,7 +21,9 @@ log = logging.getLogger("gateway")
 _SHORT_LIFE_S = 5.0
 _SHORT_LIVES = 5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+# SIGALRM is the supervisor's own, at every turn: sigtimedwait of Python 3.11 returns what it finds in memory when it is
+# interrupted and its time is over by then, as after a SIGSTOP and SIGCONT.
+_SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)
 _TURN_S = 0.2
 # How long new workers may take to serve.
 _READY_S = 20.0
@@ -97,10 +99,10 @@ class Supervisor:
         """Until all workers have ended after a SIGTERM or SIGINT. Returns the exit status."""
         # They are taken one by one below, so none comes between a fork and its bookkeeping.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.setitimer(signal.ITIMER_REAL, _TURN_S, _TURN_S)
         self._fork_all(self._current)
         while self._current.born or any(generation.born for generation in self._retired):
-            told = signal.sigtimedwait(_SIGNALS, _TURN_S)
-            number = signal.Signals(told.si_signo) if told else None
+            number = signal.Signals(signal.sigwait(_SIGNALS))
             if number in _STOP_SIGNALS:
                 self._stop(signal.SIGKILL if self._stopping else number)
             self._bury()

@@ -222,6 +222,26 @@ class Load:
         return self.answers
 
 
+async def test_one_that_was_suspended_goes_on(tmp_path):
+    """As by Ctrl-Z, or with the machine: twice, for longer than a turn of the supervisor's."""
+    engine = Engine()
+    async with gateway(engine, tmp_path) as running:
+        supervisor = psutil.Process(running.process.pid)
+        for _ in range(2):
+            supervisor.suspend()
+            await eventually(lambda: supervisor.status() == psutil.STATUS_STOPPED)
+            await asyncio.sleep(0.5)
+            supervisor.resume()
+            killed, other = running.workers()
+            killed.kill()
+            await eventually(lambda gone=killed: gone not in running.workers() and len(running.workers()) == 2)
+            assert other in running.workers()
+        assert await running.is_ready()
+        assert "Traceback" not in running.log.read_text()
+        running.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(running.process.wait, 30) == 0
+
+
 @pytest.mark.parametrize("told", ["edited", "SIGHUP"])
 async def test_new_settings_come_without_a_failed_request(tmp_path, told):
     engine = Engine()
