@@ -1,6 +1,7 @@
 """An engine's answer on its way to whoever asked: whole, or as a stream of events."""
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -82,7 +83,7 @@ class EngineAnswer(Answer):
 
     Args:
         attempt: told how it went.
-        until: the request's own deadline, by the loop's time: no fault of the engine's.
+        until: the request's own deadline, by `time.monotonic`: no fault of the engine's.
 
     Attributes:
         ended: told what was used, once, when the answer is closed; None where nobody wants to know.
@@ -196,7 +197,7 @@ class EngineAnswer(Answer):
             ended(used)
 
     def _failed(self, error: GatewayError) -> None:
-        if isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() >= self._until:
+        if isinstance(error, DeadlineExceeded) and time.monotonic() >= self._until:
             self._attempt.abandoned()
         else:
             self._attempt.failed(error)

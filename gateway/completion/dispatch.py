@@ -224,7 +224,7 @@ class Dispatch:
             seconds = seconds and rest_s + seconds
         if failure is None:
             return  # those that had to rest have just rested enough
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if seconds is None or rules.fallbacks or seconds > _LONGEST_PAUSE_S or now + seconds >= errand.until:
             raise failure
         await asyncio.sleep(seconds)

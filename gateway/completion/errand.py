@@ -1,7 +1,7 @@
 """One call on its way to an answer: who was asked, what came of it, and whether anybody else is to be asked."""
 
-import asyncio
 from collections.abc import Set
+from time import monotonic
 
 from gateway.completion.request import Call
 from gateway.completion.retries import Rules
@@ -28,7 +28,7 @@ _NONE: Set[str] = frozenset()
 class Errand:
     """
     Attributes:
-        until: when the answer has to be whole, by the loop's time.
+        until: when the answer has to be whole, by `time.monotonic`: the loop's clock, without asking which loop runs.
         asked: how often an engine was.
         engine_s: seconds that engines took of it.
         queued_s: seconds that it waited for a place at them.
@@ -53,11 +53,11 @@ class Errand:
         self._costs = False
         if context.deadline_s is not None and context.deadline_s < total_s:
             total_s = context.deadline_s
-        self.until = asyncio.get_running_loop().time() + total_s
+        self.until = monotonic() + total_s
 
     @property
     def late(self) -> bool:
-        return asyncio.get_running_loop().time() >= self.until
+        return monotonic() >= self.until
 
     def spend(self, replica: Replica) -> None:
         self.spent = self.spent | {replica.id}
@@ -86,7 +86,7 @@ class Errand:
         """Before another is asked; raises `error` when the model's budget is used up."""
         if self._costs:
             self._costs = False
-            if not rules.budget.spend(asyncio.get_running_loop().time()):
+            if not rules.budget.spend(monotonic()):
                 raise error
 
     def next_model(self, error: GatewayError) -> bool:
