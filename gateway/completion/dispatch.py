@@ -186,9 +186,8 @@ class Dispatch:
                 raise await refusal(exchange, replica, call)
             if not call.stream:
                 return await EngineAnswer.whole(exchange, call, attempt, until)
-            within_s = rules.timeouts.first_token
             return await EngineAnswer.open(
-                exchange, call, attempt, until, usage_asked=usage_asked, keep=keep, within_s=within_s
+                exchange, call, attempt, until, usage_asked=usage_asked, keep=keep, timeouts=rules.timeouts
             )
         except BaseException as error:
             if exchange is not None:

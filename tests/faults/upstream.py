@@ -91,12 +91,12 @@ class Reply:
         for text in self.tokens[:tokens]:
             self.send(self.said(text))
 
-    def finish(self, done: bytes = DONE) -> None:
+    def finish(self, done: bytes = DONE, end: bytes = END) -> None:
         nothing: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
         self.send(self.event(finish_reason=self.finish_reason, **nothing))
         if (self.body.get("stream_options") or {}).get("include_usage"):
             self.send(self.event())
-        self.writer.write((chunk(done) if done else b"") + END)
+        self.writer.write((chunk(done) if done else b"") + end)
 
     def whole(self) -> bytes:
         message = {"role": "assistant", "content": "".join(self.tokens)}

@@ -225,7 +225,7 @@ async def test_the_engines_verdict_on_the_context_has_one_form(error):
 async def test_replicas_take_turns_and_stand_in_for_each_other():
     async with raw_server() as dead:
         pass
-    async with raw_server(sized(b'{"one":1}')) as one, raw_server(sized(b'{"two":1}')) as two:
+    async with raw_server(sized(ANSWER)) as one, raw_server(sized(ANSWER)) as two:
         async with gateway(one.url, dead.url, two.url, routing_policy="round-robin") as base:
             answers = [(await post(base, BODY)).status_code for _ in range(6)]
     assert answers == [200] * 6
