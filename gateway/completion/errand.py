@@ -47,9 +47,9 @@ class Errand:
     def __init__(self, call: Call, context: RequestContext, total_s: float) -> None:
         self.call = call
         self.context = context
-        if context.deadline_s is not None and context.deadline_s < total_s:
-            total_s = context.deadline_s
         self.until = asyncio.get_running_loop().time() + total_s
+        if context.until is not None and context.until < self.until:
+            self.until = context.until
 
     @property
     def late(self) -> bool:
