@@ -171,7 +171,7 @@ def after_its_last_word(then: Fault) -> Fault:
 
 
 async def says_who_speaks_each_time(reply: Reply) -> None:
-    if not reply.body.get("stream"):
+    if not (reply.body.get("stream") and reply.chat):  # a completion has no roles
         return await well(reply)
     reply.writer.write(STREAM_HEAD)
     for text in reply.tokens:
@@ -188,9 +188,9 @@ BEFORE: dict[str, Fault] = {
     "pings only": sends_pings_only,
     "500": answers("500 Internal Server Error"),
     "503": answers("503 Service Unavailable"),
-    "503 with retry-after": answers("503 Service Unavailable", retry_after=1),
+    "503 with retry-after": answers("503 Service Unavailable", retry_after=1, retry_after_ms=200),
     "429": answers("429 Too Many Requests"),
-    "429 with retry-after": answers("429 Too Many Requests", retry_after=1),
+    "429 with retry-after": answers("429 Too Many Requests", retry_after=1, retry_after_ms=200),
     "html": sends_a_page,
     "gzip": zips,
     "error in a 200": succeeds_with_an_error,
