@@ -11,10 +11,12 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     NoReplica,
+    Overloaded,
     ReplicaSilent,
     ReplicaUnreachable,
     UpstreamBusy,
     UpstreamFailed,
+    UpstreamRejected,
 )
 from gateway.routing.replica import Replica
 
@@ -22,6 +24,8 @@ from gateway.routing.replica import Replica
 _MAX_SILENT = 2
 # Of engines that answer, but not with an answer: of one model.
 _MAX_FAULTS = 4
+# What another model may do better.
+_OF_THE_MODEL = (UpstreamFailed, UpstreamBusy, NoReplica, Overloaded, DeadlineExceeded, ContextLengthExceeded)
 
 
 class Errand:
@@ -33,6 +37,7 @@ class Errand:
         queued_s: seconds that it waited for a place at them.
         replica: the last that was asked.
         spent: ids of replicas that are not to be asked again.
+        resuming: it is now asked for the rest of an answer.
     """
 
     # On the class, since most requests never change them.
@@ -41,6 +46,7 @@ class Errand:
     queued_s = 0.0
     replica: Replica | None = None
     spent: Set[str] = frozenset()
+    resuming = False
     _silent = _faults = 0
     _costs = False
 
@@ -75,6 +81,8 @@ class Errand:
             self._faults += 1
             if self._faults == _MAX_FAULTS:
                 raise error
+        elif self.resuming and isinstance(error, UpstreamRejected):
+            self.spend(replica)  # it does not take the beginning of an answer, whatever was said of it
         else:
             raise error  # the request's own
 
@@ -88,5 +96,10 @@ class Errand:
     def next_model(self, error: GatewayError) -> bool:
         """Whether another model may be asked after this one failed so."""
         self._faults, self._costs = 0, False
-        ours = isinstance(error, UpstreamFailed | UpstreamBusy | NoReplica | DeadlineExceeded | ContextLengthExceeded)
+        ours = isinstance(self.told(error), _OF_THE_MODEL)
         return ours and self._silent < _MAX_SILENT and not self.late
+
+    def told(self, error: GatewayError) -> GatewayError:
+        """The error, with what its headers tell."""
+        error.headers = {**error.headers, "x-llmgw-attempts": str(self.asked)}
+        return error
