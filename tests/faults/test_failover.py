@@ -18,6 +18,9 @@ from tests.faults.upstream import PROMPT_TOKENS, TEXT, TOKENS, Cluster, Fault, R
 from tests.gateway.doors import served
 from tests.gateway.raw_server import DONE, END, chunk, event
 
+# No test of this module looks at another door.
+pytestmark = pytest.mark.usefixtures("no_chains_and_skills")
+
 CHAT = "/v1/chat/completions"
 ASK = {"messages": [{"role": "user", "content": "Tell me."}]}
 STREAM = ASK | {"stream": True, "stream_options": {"include_usage": True}}

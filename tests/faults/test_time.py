@@ -13,6 +13,9 @@ from tests.faults.faults import says_nothing, sends_headers_only, sends_pings_on
 from tests.faults.test_failover import ASK, CHAT, STREAM, gateway, post, text_of
 from tests.faults.upstream import TEXT, TOKENS, Fault, cluster
 
+# No test of this module looks at another door.
+pytestmark = pytest.mark.usefixtures("no_chains_and_skills")
+
 # Too long for a test, and too short for anything to come of it.
 EVER, SOON = 3600.0, 0.3
 PATIENT = dict.fromkeys(("connect", "first_byte", "first_token", "idle", "total"), EVER)
