@@ -30,12 +30,14 @@ def upstreams(engines: Cluster, **models: dict[str, Any]) -> list[dict[str, Any]
 
 
 def _replicas(engines: Cluster) -> list[dict[str, Any]]:
-    """For every fault models of its own, since a gateway remembers how the replicas of each have done."""
+    """For every fault and door models of its own, since a gateway remembers how the replicas of each have done."""
     alone = replace(engines, urls=engines.urls[:1])
     replicas = []
     for name in (*BEFORE, *MIDDLE, *STRANGE):
-        replicas += upstreams(engines, **{f"pair: {name}": {"continues": True}, f"plain: {name}": {}})
-        replicas += upstreams(alone, **{f"alone: {name}": {"continues": True}})
+        for door in (*doors.DOORS, doors.NONE):
+            pair, plain, lone = (doors.model(kind, name, door) for kind in ("pair", "plain", "alone"))
+            replicas += upstreams(engines, **{pair: {"continues": True}, plain: {}})
+            replicas += upstreams(alone, **{lone: {"continues": True}})
     return replicas
 
 
@@ -46,8 +48,8 @@ def _key(model: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 async def running() -> AsyncIterator[tuple[str, Cluster]]:
-    """`pair: ...` are served by two engines that go on with each other's answers, `plain: ...` by two that do not,
-    `alone: ...` by one."""
+    """`pair` models are served by two engines that go on with each other's answers, `plain` ones by two that do not,
+    `alone` ones by one."""
     async with cluster() as engines:
         replicas = _replicas(engines)
         keys = [_key(model) for model in dict.fromkeys(replica["model"] for replica in replicas)]

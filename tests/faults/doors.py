@@ -122,3 +122,9 @@ DOORS: dict[str, Door] = {
     "skill": skill,
     "page": page,
 }
+# Of the models of tests that go through one door only.
+NONE = "-"
+
+
+def model(kind: str, fault: str, door: str = NONE) -> str:
+    return f"{kind}: {fault}: {door}"
