@@ -37,11 +37,16 @@ class ChatInput(BaseModel):
     history: list[Annotated[AnyMessage, WrapValidator(_readable)]] = Field(
         default=[], description="The conversation so far, oldest message first."
     )
+    max_tokens: int = Field(default=0, ge=0, description="How long the answer may be, in tokens; 0 for no bound.")
 
 
 def build(model: Model, services: Services) -> Chain:
-    answer: Chain = RunnableLambda(_messages, name="messages") | model | StrOutputParser()
-    chain = services.remembering(answer, "input", "history")
+    def answer(turn: dict[str, Any]) -> Chain:
+        most = turn.get("max_tokens")
+        bounded = model.bind(max_tokens=most) if most else model
+        return RunnableLambda(_messages, name="messages") | bounded | StrOutputParser()
+
+    chain = services.remembering(RunnableLambda(answer), "input", "history")
     return chain.with_types(input_type=ChatInput, output_type=str)
 
 

@@ -23,7 +23,8 @@ CHARS_PER_TOKEN = 4
 # The prompt around a text, with the chat template's own tokens.
 PROMPT_TOKENS = 64
 
-# A summary has at most an eighth of the context, so every round shortens the text several times.
+# A summary has at most an eighth of the context, so every round shortens the text several times; less where less is
+# wanted.
 SUMMARY_SHARE = 8
 
 # Parts of one text that are with the model at the same time.
@@ -44,12 +45,15 @@ class SummarizeInput(BaseModel):
     """A text to summarize."""
 
     text: str = Field(min_length=1, description="The text, of any length.")
+    max_tokens: int = Field(
+        default=0, ge=0, description="How long the summary may be, in tokens; 0 for an eighth of the model's context."
+    )
 
 
 def build(model: Model, services: Services) -> Chain:
     async def summarize(task: dict[str, Any], config: RunnableConfig) -> AsyncIterator[str]:
         context = services.context_size(config["configurable"].get("model", "")) or SMALL_CONTEXT
-        answer = context // SUMMARY_SHARE
+        answer = min(task.get("max_tokens") or context, context // SUMMARY_SHARE)
         summary: Chain = PROMPT | model.bind(max_tokens=answer) | StrOutputParser()
         part_chars = (context - answer - PROMPT_TOKENS) * CHARS_PER_TOKEN
         async for chunk in _Reduction(summary, config, part_chars).stream(task["text"]):

@@ -41,7 +41,7 @@ class RequestContext(NamedTuple):
         policy: the routing policy that the request names; None leaves it to the gateway.
         priority: which requests it waits behind.
         session: requests of one session are best answered by one replica.
-        deadline_s: seconds from the request's arrival that it may take, where it wants less than the gateway allows.
+        until: when it is given up, by `time.monotonic`, where it wants less than the gateway allows.
     """
 
     request_id: str
@@ -59,7 +59,7 @@ class RequestContext(NamedTuple):
     policy: str | None = None
     priority: Priority = "interactive"
     session: str | None = None
-    deadline_s: float | None = None
+    until: float | None = None
 
     def allows(self, model: str) -> bool:
         return self.models is None or model in self.models

@@ -5,8 +5,11 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import httpx._transports.default
+import httpx2._transports.default
 import pytest
 from redis.asyncio import Redis
 
@@ -14,6 +17,10 @@ from gateway.cli.embedded_redis import server_path
 
 # Another server than the packaged one: another version, a Valkey, a build with TLS.
 REDIS = os.environ.get("TEST_REDIS_SERVER") or server_path()
+
+# Each client that a test makes reads all certificates of the machine, for 50 ms; here they read them once.
+for _transports in (httpx._transports.default, httpx2._transports.default):
+    _transports.create_ssl_context = cache(_transports.create_ssl_context)
 
 
 class RedisServer:
@@ -62,3 +69,12 @@ def redis_server() -> Iterator[RedisServer]:
 async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
     async with Redis.from_url(redis_server.url, socket_timeout=1.0) as client:
         yield client
+
+
+@pytest.fixture
+def no_chains_and_skills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of other doors, that make gateways by the hundred: these take six times as long as the rest."""
+    from semantic_kernel import Kernel  # takes seconds to import
+
+    monkeypatch.setattr("gateway.app.langserve.load", lambda *_: [])
+    monkeypatch.setattr("gateway.app.semantic_kernel.load", lambda *_: Kernel())

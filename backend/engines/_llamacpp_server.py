@@ -37,6 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--context", type=int, required=True, help="tokens of one sequence, prompt and answer")
     parser.add_argument("--parallel", type=int, required=True, help="sequences served at the same time")
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument(
+        "--max-answer", type=int, default=-1, help="tokens of an answer that was asked for without bound"
+    )
     parser.add_argument("--embeddings", action="store_true")
     return parser.parse_args()
 
@@ -47,6 +50,7 @@ def parameters(args: argparse.Namespace) -> CommonParams:
     params.model_alias = {args.alias}
     params.n_parallel = args.parallel
     params.n_ctx = args.context * args.parallel
+    params.n_predict = args.max_answer
     params.ctx_shift = False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = args.threads
     params.n_batch = params.n_ubatch = STEP_TOKENS

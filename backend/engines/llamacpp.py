@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from backend.engines import _gguf_header
 from backend.engines.base import Engine, Launch, Load, Place, sample
 from backend.sources import locate, size
@@ -18,14 +20,27 @@ MIB = 2**20
 PROCESS_BYTES = 150 * MIB
 
 
+class LlamaCppOptions(BaseModel):
+    """What a model's `options` may say when its engine is llamacpp."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_answer_tokens: int | None = Field(
+        default=None, gt=0, description="of an answer whose request names no bound; default: what the context holds"
+    )
+
+
 class LlamaCpp(Engine):
     tasks: ClassVar[frozenset[str]] = frozenset({"chat", "embeddings"})
+    options: ClassVar[type[BaseModel]] = LlamaCppOptions
 
     def launch(self, spec: "ModelSpec", place: Place) -> Launch:
         argv = [sys.executable, "-m", "backend.engines._llamacpp_server"]
         argv += ["--model", str(locate(spec.source)), "--alias", spec.name]
         argv += ["--host", place.host, "--port", str(place.port), "--threads", str(place.threads)]
         argv += ["--context", str(spec.max_model_len), "--parallel", str(spec.max_num_seqs)]
+        if most := LlamaCppOptions.model_validate(spec.options).max_answer_tokens:
+            argv += ["--max-answer", str(most)]
         return Launch(tuple([*argv, "--embeddings"] if spec.task == "embeddings" else argv))
 
     def load(self, metrics: str) -> Load:

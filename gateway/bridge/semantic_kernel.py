@@ -130,8 +130,9 @@ def _tool_calls(message: dict[str, Any]) -> list[FunctionCallContent]:
 
 
 def _finish_reason(choice: dict[str, Any]) -> FinishReason | None:
+    """None also for one that Semantic Kernel has no name for."""
     reason = choice.get("finish_reason")
-    return FinishReason(reason) if reason else None
+    return FinishReason(reason) if reason in set(FinishReason) else None
 
 
 def _message(body: dict[str, Any], choice: dict[str, Any]) -> ChatMessageContent:

@@ -26,8 +26,9 @@ Try:
 
   curl {gateway}/v1/models
   curl -N {gateway}/v1/chat/completions -H 'content-type: application/json' -d '{{"model": "{model}", "stream": true, \
-"messages": [{{"role": "user", "content": "Say hello."}}]}}'
-  curl {gateway}/chains/chat/invoke -H 'content-type: application/json' -d '{{"input": {{"input": "Say hello."}}}}'
+"max_tokens": 100, "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+  curl {gateway}/chains/chat/invoke -H 'content-type: application/json' \
+-d '{{"input": {{"input": "Say hello.", "max_tokens": 100}}}}'
 
 Ctrl-C stops everything; logs are in {logs}.
 """

@@ -146,11 +146,11 @@ class _Line:
 
     async def wait(self, context: RequestContext) -> Slot:
         loop, longest_s = asyncio.get_running_loop(), self._admission.queue_wait_s
-        if context.deadline_s is not None:
-            longest_s = min(longest_s, context.deadline_s)
+        if context.until is not None:
+            longest_s = max(0.0, min(longest_s, context.until - loop.time()))
         waiter = Waiter(context.priority, loop.time(), loop.create_future())
         self._join(waiter)
-        alarm = loop.call_later(longest_s, self._refuse, waiter, "late", f"had no place within {longest_s:g} s")
+        alarm = loop.call_later(longest_s, self._refuse, waiter, "late", f"had no place within {longest_s:.3g} s")
         try:
             refusal = await waiter.turn
         except asyncio.CancelledError:

@@ -1,6 +1,7 @@
 """An engine's answer on its way to whoever asked: whole, or as a stream of events."""
 
 import asyncio
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
@@ -13,8 +14,9 @@ from gateway.errors import DeadlineExceeded, GatewayError, UpstreamFailed
 from gateway.limits.usage import Ended
 from gateway.routing.attempt import Attempt
 from gateway.upstream.client import UpstreamResponse
-from gateway.upstream.relay import Client, EventStream
+from gateway.upstream.relay import GIVEN_UP, Client, EventStream
 from gateway.upstream.sse import payloads
+from gateway.upstream.timeouts import Timeouts
 from gateway.upstream.usage import Usage
 
 # How long the end of a finished stream may take before its connection is given up.
@@ -22,6 +24,7 @@ _DRAIN_S = 0.05
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # Of a whole answer that nobody asks about.
 _UNREAD = Usage()
+_NO_END = re.compile(rb'"finish_reason"\s*:\s*"(?:%b)"' % "|".join(sorted(GIVEN_UP)).encode())
 
 
 class Answer(ABC):
@@ -119,6 +122,8 @@ class EngineAnswer(Answer):
             raise UpstreamFailed("The engine answered with an error under a status of success.")
         if not body.rstrip().endswith(b"}"):
             raise UpstreamFailed("The engine's answer is not a whole JSON object.")
+        if call.endpoint.streams and (b'"choices"' not in body or _given_up(body)):
+            raise UpstreamFailed("The engine's answer has nothing in it, or was given up.")
         return cls(exchange, call, attempt, until, None, body)
 
     @classmethod
@@ -131,22 +136,22 @@ class EngineAnswer(Answer):
         *,
         usage_asked: bool,
         keep: bool,
-        within_s: float,
+        timeouts: Timeouts,
     ) -> "EngineAnswer":
         """Waits for the first event of a stream, so that a failure before it is an error and not a broken 200.
 
         Args:
             keep: see EventStream.
-            within_s: how long the first event may take.
+            timeouts: for the first event and between two of them.
         """
         content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
         if not content_type.startswith("text/event-stream"):
             raise UpstreamFailed(f"The engine answered a stream request with {content_type or 'no content type'}.")
         hide_usage = usage_asked and not call.wants_usage
-        events = EventStream(exchange, call.choices, hide_usage=hide_usage, keep=keep)
+        events = EventStream(exchange, call.choices, idle_s=timeouts.idle, hide_usage=hide_usage, keep=keep)
         first = await events.read()
         if b"data:" not in first:  # a comment, such as a ping, promises nothing
-            first += await _first_event(events, within_s)
+            first += await _first_event(events, timeouts.first_token)
         attempt.first_token()
         return cls(exchange, call, attempt, until, events, first)
 
@@ -201,6 +206,11 @@ class EngineAnswer(Answer):
             self._attempt.abandoned()
         else:
             self._attempt.failed(error)
+
+
+def _given_up(body: bytes) -> bool:
+    """Whether a choice ended in what is no answer's end; inside a JSON string the quotes would be escaped."""
+    return (b'"abort"' in body or b'"error"' in body) and _NO_END.search(body) is not None
 
 
 async def _first_event(events: EventStream, within_s: float) -> bytes:

@@ -46,10 +46,12 @@ class Caching:
         key = cache_key(context.tenant, call.endpoint, revision, call.payload)
         if not allowed.read:
             return Lookup(self, call, allowed, key, None, None)
-        claim = self.mail.claim(stream=call.stream, usage=call.wants_usage)
+        hurries = context.until is not None
+        claim = None if hurries else self.mail.claim(stream=call.stream, usage=call.wants_usage)
         lookup = Lookup(self, call, allowed, key, claim, self.cache.look_up(key, claim))
         if self.semantic is not None:
             lookup.question = self.semantic.question(call, context, revision)
+        lookup.hurries = hurries
         return lookup
 
     def bypassed(self, answer: Answer) -> Answer:
@@ -66,9 +68,11 @@ class Lookup:
         claim: left where there is no answer yet, so that who asks meanwhile finds this worker; None where nobody does.
         holder: the claim of who was faster.
         question: for the semantic cache, where that has a part too.
+        hurries: its request has a deadline of its own, which nobody else's answer should end at or outlast.
     """
 
     question: Question | None = None
+    hurries = False
 
     def __init__(
         self,
@@ -90,7 +94,7 @@ class Lookup:
     @property
     def shares(self) -> bool:
         """Whether the answer may be one that is being made for somebody else."""
-        return self._allowed.read
+        return self._allowed.read and not self.hurries
 
     async def answer(self) -> CachedAnswer | None:
         """The answer from the cache, if there is one that will do."""

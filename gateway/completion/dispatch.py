@@ -76,7 +76,7 @@ class Dispatch:
         try:
             return await self._first(pool, rules, errand, ended)
         except GatewayError as error:
-            if not rules.fallbacks or not errand.next_model(error):
+            if not errand.next_model(error) or not rules.fallbacks:
                 raise
             failure = error
         for other in self._fallbacks.of(pool, call, context, failure):
@@ -88,7 +88,7 @@ class Dispatch:
             else:
                 self._metrics.fallbacks.labels(pool.model, other.model).inc()
                 return answer
-        raise failure
+        raise errand.told(failure)
 
     async def _first(self, pool: Pool, rules: Rules, errand: Errand, ended: Ended | None) -> Answer:
         """The first answer that a replica of this model begins, once the request has a place."""
@@ -152,6 +152,7 @@ class Dispatch:
 
     async def _go_on(self, pool: Pool, rules: Rules, errand: Errand, call: Call) -> EngineAnswer:
         """Another replica's answer to `call`, which asks for the rest of one that broke off; raises GatewayError."""
+        errand.resuming = True
         if errand.replica is not None:
             errand.spend(errand.replica)
         replicas = (self._arrivals.known(pool.model) or pool).replicas.get(call.endpoint.task, ())
@@ -186,9 +187,8 @@ class Dispatch:
                 raise await refusal(exchange, replica, call)
             if not call.stream:
                 return EngineAnswer.whole(exchange, await exchange.body(MAX_BODY_BYTES), call, attempt, until)
-            within_s = rules.timeouts.first_token
             return await EngineAnswer.open(
-                exchange, call, attempt, until, usage_asked=usage_asked, keep=keep, within_s=within_s
+                exchange, call, attempt, until, usage_asked=usage_asked, keep=keep, timeouts=rules.timeouts
             )
         except BaseException as error:
             if exchange is not None:

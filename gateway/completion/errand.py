@@ -11,10 +11,12 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     NoReplica,
+    Overloaded,
     ReplicaSilent,
     ReplicaUnreachable,
     UpstreamBusy,
     UpstreamFailed,
+    UpstreamRejected,
 )
 from gateway.routing.replica import Replica
 
@@ -23,6 +25,8 @@ _MAX_SILENT = 2
 # Of engines that answer, but not with an answer: of one model.
 _MAX_FAULTS = 4
 _NONE: Set[str] = frozenset()
+# What another model may do better.
+_OF_THE_MODEL = (UpstreamFailed, UpstreamBusy, NoReplica, Overloaded, DeadlineExceeded, ContextLengthExceeded)
 
 
 class Errand:
@@ -34,11 +38,12 @@ class Errand:
         queued_s: seconds that it waited for a place at them.
         replica: the last that was asked.
         spent: ids of replicas that are not to be asked again.
+        resuming: it is now asked for the rest of an answer.
     """
 
     __slots__ = (
-        "_costs", "_faults", "_silent", "asked", "call", "context", "engine_s", "queued_s", "replica", "spent",
-        "until",
+        "_costs", "_faults", "_silent", "asked", "call", "context", "engine_s", "queued_s", "replica", "resuming",
+        "spent", "until",
     )  # fmt: skip
 
     def __init__(self, call: Call, context: RequestContext, total_s: float) -> None:
@@ -49,11 +54,12 @@ class Errand:
         self.queued_s = 0.0
         self.replica: Replica | None = None
         self.spent: Set[str] = _NONE
+        self.resuming = False
         self._silent = self._faults = 0
         self._costs = False
-        if context.deadline_s is not None and context.deadline_s < total_s:
-            total_s = context.deadline_s
         self.until = monotonic() + total_s
+        if context.until is not None and context.until < self.until:
+            self.until = context.until
 
     @property
     def late(self) -> bool:
@@ -79,6 +85,8 @@ class Errand:
             self._faults += 1
             if self._faults == _MAX_FAULTS:
                 raise error
+        elif self.resuming and isinstance(error, UpstreamRejected):
+            self.spend(replica)  # it does not take the beginning of an answer, whatever was said of it
         else:
             raise error  # the request's own
 
@@ -92,5 +100,10 @@ class Errand:
     def next_model(self, error: GatewayError) -> bool:
         """Whether another model may be asked after this one failed so."""
         self._faults, self._costs = 0, False
-        ours = isinstance(error, UpstreamFailed | UpstreamBusy | NoReplica | DeadlineExceeded | ContextLengthExceeded)
+        ours = isinstance(self.told(error), _OF_THE_MODEL)
         return ours and self._silent < _MAX_SILENT and not self.late
+
+    def told(self, error: GatewayError) -> GatewayError:
+        """The error, with what its headers tell."""
+        error.headers = {**error.headers, "x-llmgw-attempts": str(self.asked)}
+        return error

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import time
+from email.utils import parsedate_to_datetime
 
 import orjson
 
@@ -43,10 +45,15 @@ async def refusal(exchange: UpstreamResponse, replica: Replica, call: Call) -> G
 
 
 def pause_s(error: UpstreamBusy) -> float | None:
-    """The pause that a replica asked for, in seconds; None where it did not, or by a date."""
-    milliseconds, seconds = error.headers.get("retry-after-ms"), error.headers.get("retry-after")
+    """The pause that a replica asked for, in seconds; None where it did not."""
+    milliseconds, seconds = error.headers.get("retry-after-ms"), error.headers.get("retry-after", "")
     try:
-        pause = float(milliseconds) / 1000 if milliseconds else float(seconds or "")
+        if milliseconds:
+            pause = float(milliseconds) / 1000
+        elif "," in seconds:
+            pause = parsedate_to_datetime(seconds).timestamp() - time.time()
+        else:
+            pause = float(seconds)
     except ValueError:
         return None
     return pause if math.isfinite(pause) and pause > 0 else None

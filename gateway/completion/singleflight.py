@@ -86,7 +86,7 @@ class SingleFlight:
     def _begin(self, asked: Asked, *, listed: bool) -> Flight:
         lookup, call, holder = asked.lookup, asked.lookup.call, asked.lookup.holder
         claim = lookup.claim if holder is None else None
-        if holder is not None and holder.worker == self._flights.worker:
+        if holder is not None and holder.worker == self._flights.worker and lookup.shares:
             # Left by a request that has gone since, and as good as a new one for the same kind of answer.
             claim = holder if (holder.stream, holder.usage) == (call.stream, call.wants_usage) else None
         flight = Flight(lookup.key, claim, self._cache.max_bytes, stream=call.stream, usage=call.wants_usage)

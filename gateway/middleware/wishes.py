@@ -8,6 +8,7 @@
 Nearly no request has one, and what a request without them pays is one look.
 """
 
+import time
 from collections.abc import Mapping
 from typing import cast, get_args
 
@@ -38,7 +39,7 @@ def with_wishes(context: RequestContext, key: Key | None, fields: Mapping[bytes,
         policy=_policy(_said(fields, _POLICY), key),
         priority=_priority(_said(fields, _PRIORITY), context.priority),
         session=_session(_said(fields, _SESSION)),
-        deadline_s=_deadline_s(_said(fields, _TIMEOUT)),
+        until=_until(_said(fields, _TIMEOUT)),
     )
 
 
@@ -71,13 +72,13 @@ def _session(name: str | None) -> str | None:
     return name
 
 
-def _deadline_s(milliseconds: str | None) -> float | None:
+def _until(milliseconds: str | None) -> float | None:
     if milliseconds is None:
         return None
     known = milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) <= _MAX_TIMEOUT_DIGITS
     if not known or not int(milliseconds):
         raise InvalidField(f"{_TIMEOUT} wants a number of milliseconds above 0.", param=_TIMEOUT)
-    return int(milliseconds) / 1000
+    return time.monotonic() + int(milliseconds) / 1000
 
 
 def _check_one_of(value: str, known: tuple[str, ...], header: str) -> None:

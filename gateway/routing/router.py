@@ -1,8 +1,8 @@
 """The router: in which order the replicas of a pool are asked for one request, and how it went.
 
 Those that fail are left out (`breaker.py`), those of a lower priority number come first, and among these a policy
-chooses (`policies/`). What it goes by is each worker's own measurement and the load that the directory tells
-(`standing.py`).
+chooses (`policies/`). Whoever has as much as it works on comes behind those that have room. What it goes by is each
+worker's own measurement and the load that the directory tells (`standing.py`).
 """
 
 import logging
@@ -94,6 +94,8 @@ class Router:
             ordered = policy.order(standings, context, prompt, now)
         else:
             ordered = list(_by_priority(policy, standings, context, prompt, now))
+        if ordered[0].full:
+            ordered = sorted(ordered, key=_full)
         chosen = [standing.replica for standing in ordered]
         return chosen if probe is None else [probe.replica, *chosen]
 
@@ -144,6 +146,10 @@ class Router:
 
     def _tell_metrics(self) -> None:
         self._metrics.left_out_changed(Counter(standing.replica.model for standing in self._open.values()))
+
+
+def _full(standing: Standing) -> bool:
+    return standing.full
 
 
 def _by_priority(

@@ -61,6 +61,12 @@ class Standing:
         """Requests it has: this worker's own as they are now, and those of others as they were last told."""
         return self.in_flight + self._others
 
+    @property
+    def full(self) -> bool:
+        """It has as much as it works on at once, as far as this worker knows: one more would wait there."""
+        most = self.replica.max_concurrency
+        return most is not None and self.in_flight + self._others >= most
+
     def wait(self) -> float:
         """Seconds that an answer is expected to take from now on, by its weight."""
         if not self.samples:

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Seconds to reach an engine.")
     first_byte_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first byte.")
     first_token_timeout_s: float = Field(default=300.0, gt=0, description="Seconds until an engine's first event.")
-    idle_timeout_s: float = Field(default=60.0, gt=0, description="Seconds between two reads from an engine.")
+    idle_timeout_s: float = Field(default=60.0, gt=0, description="Seconds between two events of a stream.")
     total_timeout_s: float = Field(default=3600.0, gt=0, description="Seconds a request may take, with all attempts.")
     timeouts: dict[str, dict[Timeout, Annotated[float, Field(gt=0)]]] = Field(
         default={}, description="Of single models, by name, what differs from the five above."

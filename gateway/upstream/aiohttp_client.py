@@ -22,7 +22,7 @@ from yarl import URL
 from gateway.errors import DeadlineExceeded, ReplicaSilent, UpstreamFailed
 from gateway.origin import Origin
 from gateway.upstream.aiohttp_checks import BROKEN, LATE, checked, translated
-from gateway.upstream.client import UpstreamResponse
+from gateway.upstream.client import STALE_S, UpstreamResponse
 from gateway.upstream.connection import MAX_HEADER_BYTES
 from gateway.upstream.exchange import HIGH_WATER_BYTES
 from gateway.upstream.liveness import watched
@@ -61,7 +61,7 @@ class AiohttpClient:
             return await self._ask(attempt, origin, path, headers, body)
         except ReplicaSilent:
             # A kept connection may be closed by the server just as we use it; a new one tells the truth.
-            if not attempt.reused:
+            if not attempt.reused or asyncio.get_running_loop().time() - attempt.sent_at > STALE_S:
                 raise
         return await self._ask(_Attempt(timeouts, until, fresh=True), origin, path, headers, body)
 

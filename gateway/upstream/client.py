@@ -23,6 +23,10 @@ from gateway.errors import DeadlineExceeded, UpstreamFailed
 from gateway.origin import Origin
 from gateway.upstream.timeouts import NEVER, Timeouts
 
+# Whoever closes a kept connection later than this after a request was sent there has had that request, and does not get
+# it again.
+STALE_S = 1.0
+
 
 class Sink(Protocol):
     """Takes an answer's bytes as they arrive.
@@ -126,8 +130,9 @@ class UpstreamClient(Protocol):
 
         It is held to `timeouts`, or the client's own, and to the loop's time `until`.
 
-        `host` and `content-length` are added, and nothing else. A kept connection that the server closed before one
-        byte of the answer is replaced by a new one, once. A call that is cancelled leaves no connection behind.
+        `host` and `content-length` are added, and nothing else. A kept connection that the server closed at once,
+        before one byte of the answer, is replaced by a new one, once. A call that is cancelled leaves no connection
+        behind.
 
         Raises:
             ReplicaUnreachable, ReplicaSilent, UpstreamFailed, DeadlineExceeded: see above.

@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
         self._until_eof = False
         self._keep_alive = False
         self._begun = False  # there was some of the body
+        self.sent_at = 0.0  # the last request, by the loop's time
         self._idle_s = 0.0
         self._deadline = self._first_token = self._until = NEVER
         self._timer: asyncio.TimerHandle | None = None
@@ -57,7 +58,7 @@ class Connection(asyncio.Protocol):
         self._headers = exchange.headers
         self._bodiless_bytes = 0
         self._heard = self._until_eof = self._keep_alive = self._begun = False
-        now = self._loop.time()
+        self.sent_at = now = self._loop.time()
         self._idle_s, self._first_token, self._until = timeouts.idle, now + timeouts.first_token, until
         self._deadline = now + timeouts.first_byte
         if self._timer is None or min(self._deadline, self._first_token, until) < self._timer_at:

@@ -9,7 +9,7 @@ import ssl
 
 from gateway.errors import ReplicaSilent, ReplicaUnreachable
 from gateway.origin import Origin
-from gateway.upstream.client import UpstreamClient
+from gateway.upstream.client import STALE_S, UpstreamClient
 from gateway.upstream.connection import Connection
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.timeouts import NEVER, Timeouts
@@ -49,6 +49,8 @@ class HttpClient(UpstreamClient):
                 return await _exchange(connection.send(request, timeouts, until))
             except ReplicaSilent:
                 # A kept connection may be closed by the server just as we use it; a new one tells the truth.
+                if asyncio.get_running_loop().time() - connection.sent_at > STALE_S:
+                    raise
                 log.debug("a kept connection to %s was closed", origin.authority)
         left_s = until - asyncio.get_running_loop().time()
         connection = await pool.connect(min(timeouts.connect, left_s))

@@ -11,9 +11,10 @@ from typing import Protocol
 
 import orjson
 
-from gateway.errors import StreamInterrupted
+from gateway.errors import DeadlineExceeded, GatewayError, StreamInterrupted, UpstreamFailed
 from gateway.upstream.client import UpstreamResponse
 from gateway.upstream.sse import FrameSplitter, payloads
+from gateway.upstream.timeouts import NEVER
 from gateway.upstream.usage import Usage
 
 # Inside a JSON string these quotes would be escaped, so no content can pretend to be either.
@@ -21,6 +22,8 @@ _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:(?!\s*null)|event:\s*error|error:)', re.MULTILINE)
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _E, _NL, _BRACE = b"e\n}"
+# What engines say of an answer that they have given up: vLLM where it is told to, OpenRouter where its provider fails.
+GIVEN_UP = frozenset({"abort", "error"})
 # Of a stream that may have to be gone on with: some 5,000 tokens, in the events of vLLM.
 _MAX_KEPT_BYTES = 1024 * 1024
 _DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
@@ -44,6 +47,7 @@ class EventStream:
 
     Args:
         choices: how many answers the stream carries, each of which has to finish.
+        idle_s: how long there may be no event once there was one, whatever else comes.
         hide_usage: the engine was asked what was used, and the reader did not ask.
         keep: what was given is kept, up to _MAX_KEPT_BYTES.
 
@@ -51,22 +55,30 @@ class EventStream:
         ended: the engine has said its last word.
         kept: what was given so far; None where it was not to be kept, or is too long.
         usage: what was used, once the engine has told it.
-        events: how often something has come: about a token each.
+        events: how often some of them have come: about a token each.
     """
 
     def __init__(
-        self, exchange: UpstreamResponse, choices: int, *, hide_usage: bool = False, keep: bool = False
+        self,
+        exchange: UpstreamResponse,
+        choices: int,
+        *,
+        idle_s: float = NEVER,
+        hide_usage: bool = False,
+        keep: bool = False,
     ) -> None:
         self.ended = False
         self.usage: Usage | None = None
         self.events = 0
         self.kept: list[bytes] | None = [] if keep else None
         self._room = _MAX_KEPT_BYTES
+        self._idle_s = idle_s
+        self._quiet_since, self._quiet_after = 0.0, -1
         self._hide_usage = hide_usage
         self._exchange = exchange
         self._splitter = FrameSplitter()
         self._unfinished = set(range(choices))
-        self._error: StreamInterrupted | None = None
+        self._error: GatewayError | None = None
 
     async def read(self) -> bytes:
         """The frames that have arrived, at least one; `b""` once the stream has ended as it should.
@@ -75,15 +87,23 @@ class EventStream:
             StreamInterrupted: the engine reported an error, or ended before every choice had a `finish_reason`.
             UpstreamFailed, DeadlineExceeded: the connection broke or stalled.
         """
-        while not self.ended and (data := await self._exchange.read()):
-            if frames := self.check(data):
-                return frames
+        try:
+            while not self.ended and (data := await self._exchange.read()):
+                if frames := self.check(data):
+                    return frames
+        except (UpstreamFailed, DeadlineExceeded):
+            if self._unfinished:  # else nothing is missing but the end itself
+                raise
         self._conclude()
         return b""
 
     async def relay(self, client: Client) -> None:
         """Writes the frames to `client` until the stream has ended as it should; raises as `read` does."""
-        await self._exchange.relay(_Relay(self, client))
+        try:
+            await self._exchange.relay(_Relay(self, client))
+        except (UpstreamFailed, DeadlineExceeded):
+            if self._unfinished:  # else nothing is missing but the end itself
+                raise
         self._conclude()
 
     def check(self, data: bytes) -> bytes:
@@ -115,7 +135,18 @@ class EventStream:
             frames = frames[: error.start()]
         elif b"[DONE]" in frames and (done := _DONE.search(frames)):
             self.ended, frames = True, frames[: done.start()]
+        elif b"data:" not in frames:
+            self._note_quiet()
         return frames if frames.count(b"\n\n") == frames.count(b"}\n\n") else self._sound(frames)
+
+    def _note_quiet(self) -> None:
+        """Something has come that is no event: a ping, or a part of one. An engine that only pings has stalled."""
+        self.events -= 1
+        now = asyncio.get_running_loop().time()
+        if self._quiet_after != self.events:
+            self._quiet_after, self._quiet_since = self.events, now
+        elif self.events and now - self._quiet_since > self._idle_s:
+            self.ended, self._error = True, DeadlineExceeded("The engine did not go on with its answer in time.")
 
     def _sound(self, frames: bytes) -> bytes:
         end = 0
@@ -173,14 +204,16 @@ class _Relay:
 
 
 def _finished_choices(frames: bytes) -> set[int]:
-    """The indices of the choices that end in these frames."""
+    """The indices of the choices that end in these frames; raises StreamInterrupted where that is no answer's end."""
     finished = set()
     for payload in filter(_FINISHED.search, payloads(frames)):
         try:
-            choices = orjson.loads(payload)["choices"]
-            finished |= {choice.get("index", 0) for choice in choices if choice["finish_reason"]}
+            ends = {choice.get("index", 0): choice["finish_reason"] for choice in orjson.loads(payload)["choices"]}
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise StreamInterrupted("The engine sent a last event that is not valid.") from error
+        if not GIVEN_UP.isdisjoint(ends.values()):
+            raise StreamInterrupted("The engine has given its answer up. Please try again.")
+        finished |= {index for index, reason in ends.items() if reason}
     return finished
 
 

@@ -14,7 +14,7 @@ class Timeouts:
         first_byte: from the request until the first byte of the answer.
         first_token: from the request until the first byte of the answer's body: an engine that sends its headers at
             once does its queueing and prefill after them.
-        idle: between two reads of the body.
+        idle: between two reads of the body, and of a stream between two events.
         total: of a whole request with all its attempts; whoever makes them turns it into one `until`.
     """
 

@@ -14,8 +14,11 @@ import httpx
 import openai
 import pytest
 
-from backend.engines.base import Load
+from backend.engines import engines
+from backend.engines.base import Load, Place
+from backend.ports import LOOPBACK, free_port
 from backend.server import EngineServer
+from backend.spec import ModelSpec
 from tests.backend.conftest import AUTH, KEY
 
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -50,6 +53,20 @@ async def test_a_whole_chat_answer(chat_client: httpx.AsyncClient) -> None:
     assert choice["message"]["content"]
     assert choice["finish_reason"] in {"length", "stop"}
     assert answer["usage"]["completion_tokens"] <= 8
+
+
+async def test_an_answer_without_a_bound_gets_the_models_own(default_models: dict[str, ModelSpec]) -> None:
+    spec = default_models["chat"].model_copy(update={"max_model_len": 256, "options": {"max_answer_tokens": 16}})
+    server = await EngineServer.start(spec, engines()[spec.engine], Place(LOOPBACK, free_port(), threads=1))
+    try:
+        async with httpx.AsyncClient(base_url=server.url, headers=AUTH, timeout=60) as client:
+            for bound, tokens in (({}, 16), ({"max_tokens": 24}, 24)):
+                asked = {"messages": HELLO, "ignore_eos": True, **bound}
+                answer = (await client.post("/v1/chat/completions", json=asked)).json()
+                assert answer["usage"]["completion_tokens"] == tokens
+                assert answer["choices"][0]["finish_reason"] == "length"
+    finally:
+        await server.stop()
 
 
 async def test_a_stream_says_the_same_as_the_whole(chat_client: httpx.AsyncClient) -> None:

@@ -75,6 +75,14 @@ async def test_a_short_text_takes_one_call_and_is_streamed() -> None:
     assert model.options[0]["max_tokens"] == 128
 
 
+@pytest.mark.parametrize(("wanted", "bound"), [(50, 50), (500, 128), (0, 128)])
+async def test_a_summary_may_be_shorter_than_it_could_be(wanted: int, bound: int) -> None:
+    model = Counting(limit=4_000)
+    await summarize.build(model, Services(1_024)).ainvoke({"text": "A long text. " * 1_000, "max_tokens": wanted})
+    assert len(model.options) > 2
+    assert {options["max_tokens"] for options in model.options} == {bound}
+
+
 async def test_a_long_text_is_summarized_in_parts_that_fit() -> None:
     model = Counting(limit=4_000)
     text = "Some words of a long text. " * 5_000

@@ -36,6 +36,6 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
 @pytest.fixture
 async def sdk(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        base_url=f"{cluster.url}/v1", api_key=cluster.key, max_retries=0, timeout=60
+        base_url=f"{cluster.url}/v1", api_key=cluster.key, max_retries=0, timeout=120
     ) as client:
         yield client

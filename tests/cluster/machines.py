@@ -76,6 +76,12 @@ class Cluster:
         names = {f"//{worker.address}:": name for name, worker in self.workers.items()}
         return Counter(name for r in self.replicas() for address, name in names.items() if address in r["url"])
 
+    def worker_of(self, replica: str) -> str:
+        """The name of the worker that this ready replica runs on."""
+        (url,) = [record["url"] for record in self.replicas() if record["id"] == replica]
+        (name,) = [name for name, worker in self.workers.items() if f"//{worker.address}:" in url]
+        return name
+
     def known(self) -> int:
         """How many replicas the gateway knows."""
         return sample(self._get(f"{self.url}/metrics", self.key), "llmgw_replicas")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -39,49 +40,64 @@ class Gateway:
             return False
 
 
-@pytest.fixture
-def config(tmp_path):
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
     digest = hashlib.sha256(KEY.encode()).hexdigest()
-    path = tmp_path / "cluster.yaml"
+    path = tmp_path_factory.mktemp("gateway") / "cluster.yaml"
     keys = [{"name": "test", "tenant": "t", "hash": f"sha256:{digest}"}]
     path.write_text(yaml.safe_dump({"gateway": {"keys": keys}, "models": [{"name": CHAT_MODEL}]}))
     return path
 
 
+@asynccontextmanager
+async def running(stack, config):
+    gateway = Gateway(stack, config)
+    try:
+        await eventually(gateway.ready, within=60)
+        yield gateway
+    finally:
+        gateway.process.kill()
+        gateway.process.wait()
+
+
 @pytest.fixture
 async def gateway(stack, config):
-    gateway = Gateway(stack, config)
-    await eventually(gateway.ready, within=60)
-    yield gateway
-    gateway.process.kill()
-    gateway.process.wait()
+    """For a test that ends it."""
+    async with running(stack, config) as gateway:
+        yield gateway
 
 
-async def test_serves_the_clusters_models_to_who_has_a_key(gateway):
+@pytest.fixture(scope="module")
+async def shared(stack, config):
+    async with running(stack, config) as gateway:
+        yield gateway
+
+
+async def test_serves_the_clusters_models_to_who_has_a_key(shared):
     body = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=shared.url, timeout=60) as client:
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 401
         client.headers["authorization"] = f"Bearer {KEY}"
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
 
 
-async def test_a_worker_that_dies_is_replaced(gateway):
-    first, second = gateway.workers()
+async def test_a_worker_that_dies_is_replaced(shared):
+    first, second = shared.workers()
     first.kill()
-    await eventually(lambda: len(gateway.workers()) == 2 and first not in gateway.workers())
+    await eventually(lambda: len(shared.workers()) == 2 and first not in shared.workers())
     assert second.is_running()
-    assert await gateway.ready()
+    assert await shared.ready()
 
 
-async def test_metrics_are_summed_over_the_workers(gateway):
+async def test_metrics_are_summed_over_the_workers(shared):
     async def counted() -> bool:
-        async with httpx.AsyncClient(base_url=gateway.url, headers={"x-api-key": KEY}) as client:
+        async with httpx.AsyncClient(base_url=shared.url, headers={"x-api-key": KEY}) as client:
             text = (await client.get("/metrics")).text
         lines = [line for line in text.splitlines() if 'door="v1",status="404",tenant="t"' in line]
         return any(line.startswith("llmgw_requests_total") and line.endswith(" 20.0") for line in lines)
 
     for _ in range(20):  # a connection each, so that both workers get some
-        async with httpx.AsyncClient(base_url=gateway.url, headers={"x-api-key": KEY}) as client:
+        async with httpx.AsyncClient(base_url=shared.url, headers={"x-api-key": KEY}) as client:
             await client.get("/v1/models/nope")
     await eventually(counted)
 

@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.conftest import running
 from tests.e2e.stack import Stack
 from tests.polling import eventually
+from tests.remote import remote_runnable
 
 MODEL = {
     "name": "small",
@@ -130,6 +131,19 @@ async def test_a_file_that_cannot_be_used_changes_nothing(editable: Editable, sd
     await editable.edit(REFUSED, max_model_len=-1)
     assert await tokens(sdk, 4) == 4
     assert editable.replicas() == before
+
+
+async def test_a_chain_goes_by_the_context_that_the_model_has_now(editable: Editable) -> None:
+    """Not by the one it began with: what has more words than that has tokens is summarized in parts."""
+    (context,) = [record["max_model_len"] for record in editable.stack.replicas("small")]
+    text = " ".join(
+        f"In the year {1500 + year} the river rose and the people of the town moved on." for year in range(62)
+    )
+    assert MODEL["max_model_len"] > context
+    assert len(text.split()) > context
+    summarize = remote_runnable(f"{editable.stack.url}/chains/summarize/", timeout=300)
+    summary = await summarize.ainvoke({"text": text, "max_tokens": 64})
+    assert 0 < len(summary) < len(text) / 4
 
 
 async def test_a_model_sleeps_and_is_woken_by_a_request(editable: Editable, sdk: openai.AsyncOpenAI) -> None:

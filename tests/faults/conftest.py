@@ -1,5 +1,6 @@
 """A gateway in front of engines that fail; each test says how."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from gateway.app import create_app
 from gateway.settings import Settings
+from tests.faults import doors
 from tests.faults.faults import BEFORE, MIDDLE, STRANGE
 from tests.faults.upstream import Cluster, cluster
 from tests.gateway.doors import served
@@ -28,21 +30,31 @@ def upstreams(engines: Cluster, **models: dict[str, Any]) -> list[dict[str, Any]
 
 
 def _replicas(engines: Cluster) -> list[dict[str, Any]]:
-    """For every fault models of its own, since a gateway remembers how the replicas of each have done."""
+    """For every fault and door models of its own, since a gateway remembers how the replicas of each have done."""
     alone = replace(engines, urls=engines.urls[:1])
     replicas = []
     for name in (*BEFORE, *MIDDLE, *STRANGE):
-        replicas += upstreams(engines, **{f"pair: {name}": {"continues": True}, f"plain: {name}": {}})
-        replicas += upstreams(alone, **{f"alone: {name}": {"continues": True}})
+        for door in (*doors.DOORS, doors.NONE):
+            pair, plain, lone = (doors.model(kind, name, door) for kind in ("pair", "plain", "alone"))
+            replicas += upstreams(engines, **{pair: {"continues": True}, plain: {}})
+            replicas += upstreams(alone, **{lone: {"continues": True}})
     return replicas
+
+
+def _key(model: str) -> dict[str, Any]:
+    digest = hashlib.sha256(doors.key(model).encode()).hexdigest()
+    return {"name": model, "tenant": "t", "hash": f"sha256:{digest}", "models": [model]}
 
 
 @pytest.fixture(scope="module")
 async def running() -> AsyncIterator[tuple[str, Cluster]]:
-    """`pair: ...` are served by two engines that go on with each other's answers, `plain: ...` by two that do not,
-    `alone: ...` by one."""
-    async with cluster() as engines, served(create_app(settings(upstreams=_replicas(engines)))) as base:
-        yield base, engines
+    """`pair` models are served by two engines that go on with each other's answers, `plain` ones by two that do not,
+    `alone` ones by one."""
+    async with cluster() as engines:
+        replicas = _replicas(engines)
+        keys = [_key(model) for model in dict.fromkeys(replica["model"] for replica in replicas)]
+        async with served(create_app(settings(upstreams=replicas, keys=keys))) as base:
+            yield base, engines
 
 
 @pytest.fixture

@@ -67,6 +67,15 @@ async def succeeds_with_an_error(reply: Reply) -> None:
     reply.writer.write(STREAM_HEAD + chunk(event(body)) + END if reply.body.get("stream") else sized(body))
 
 
+def answers_whole(body: bytes) -> Fault:
+    """Under a status of success; a stream has nothing in it."""
+
+    async def fault(reply: Reply) -> None:
+        reply.writer.write(STREAM_HEAD + END if reply.body.get("stream") else sized(body))
+
+    return fault
+
+
 async def never_ends_its_headers(reply: Reply) -> None:
     reply.writer.write(b"HTTP/1.1 200 OK\r\n")
     while True:
@@ -98,8 +107,29 @@ def resets_after(tokens: int) -> Fault:
     return _after(tokens, resets)
 
 
-def stalls_after(tokens: int) -> Fault:
-    return _after(tokens, says_nothing)
+def stalls_after(tokens: int, then: Fault = says_nothing) -> Fault:
+    return _after(tokens, then)
+
+
+async def pings(reply: Reply) -> None:
+    """For ever, where the next token should come."""
+    while reply.body.get("stream"):
+        reply.send(b": ping\n\n")
+        await reply.writer.drain()
+        await asyncio.sleep(0.05)
+    await forever()
+
+
+async def gives_up(reply: Reply) -> None:
+    """As vLLM ends what it was told to abort."""
+    if not reply.body.get("stream"):
+        reply.writer.write(sized(reply.whole().replace(b'"finish_reason": "stop"', b'"finish_reason": "abort"')))
+        return
+    reply.begin(6)
+    await reply.writer.drain()
+    await asyncio.sleep(0.05)
+    reply.send(reply.event(finish_reason="abort", **({"delta": {}} if reply.chat else {"text": ""})) + DONE_ONLY)
+    reply.writer.write(END)
 
 
 def sends_after(tokens: int, data: bytes) -> Fault:
@@ -125,8 +155,23 @@ async def forgets_done(reply: Reply) -> None:
     return reply.finish(done=b"")
 
 
+def after_its_last_word(then: Fault) -> Fault:
+    """All is said, and why it ends; only the stream's own end is missing."""
+
+    async def fault(reply: Reply) -> None:
+        if not reply.body.get("stream"):
+            return await well(reply)
+        reply.begin()
+        reply.finish(done=b"", end=b"")
+        await reply.writer.drain()
+        await asyncio.sleep(0.05)
+        return await then(reply)
+
+    return fault
+
+
 async def says_who_speaks_each_time(reply: Reply) -> None:
-    if not reply.body.get("stream"):
+    if not (reply.body.get("stream") and reply.chat):  # a completion has no roles
         return await well(reply)
     reply.writer.write(STREAM_HEAD)
     for text in reply.tokens:
@@ -143,12 +188,14 @@ BEFORE: dict[str, Fault] = {
     "pings only": sends_pings_only,
     "500": answers("500 Internal Server Error"),
     "503": answers("503 Service Unavailable"),
-    "503 with retry-after": answers("503 Service Unavailable", retry_after=1),
+    "503 with retry-after": answers("503 Service Unavailable", retry_after=1, retry_after_ms=200),
     "429": answers("429 Too Many Requests"),
-    "429 with retry-after": answers("429 Too Many Requests", retry_after=1),
+    "429 with retry-after": answers("429 Too Many Requests", retry_after=1, retry_after_ms=200),
     "html": sends_a_page,
     "gzip": zips,
     "error in a 200": succeeds_with_an_error,
+    "error in a 200, later": answers_whole(b'{\n  "id": "c", "error": {"message": "out of memory"}\n}'),
+    "nothing in a 200": answers_whole(b"{}"),
     "endless headers": never_ends_its_headers,
 }
 MIDDLE: dict[str, Fault] = {
@@ -157,10 +204,18 @@ MIDDLE: dict[str, Fault] = {
     "cut beside a character": closes_after(10),
     "reset": resets_after(5),
     "stall": stalls_after(4),
+    "pings for tokens": stalls_after(4, pings),
+    "given up": gives_up,
     "cut before the end": closes_after(99),
     "error event": sends_after(6, event(b'{"error":{"message":"out of memory"}}') + DONE_ONLY),
     "done without an end": sends_after(6, DONE_ONLY),
     "no JSON": sends_after(6, event(b"Internal Server Error") + DONE_ONLY),
     "half an event": sends_after(6, event(b'{"choices":[{"index":0,"delta":{"conte') + DONE_ONLY),
 }
-STRANGE: dict[str, Fault] = {"no done": forgets_done, "the role again and again": says_who_speaks_each_time}
+STRANGE: dict[str, Fault] = {
+    "no done": forgets_done,
+    "the role again and again": says_who_speaks_each_time,
+    "cut for done": after_its_last_word(closes),
+    "reset for done": after_its_last_word(resets),
+    "stall for done": after_its_last_word(says_nothing),
+}

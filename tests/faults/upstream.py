@@ -91,12 +91,12 @@ class Reply:
         for text in self.tokens[:tokens]:
             self.send(self.said(text))
 
-    def finish(self, done: bytes = DONE) -> None:
+    def finish(self, done: bytes = DONE, end: bytes = END) -> None:
         nothing: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
         self.send(self.event(finish_reason=self.finish_reason, **nothing))
         if (self.body.get("stream_options") or {}).get("include_usage"):
             self.send(self.event())
-        self.writer.write((chunk(done) if done else b"") + END)
+        self.writer.write((chunk(done) if done else b"") + end)
 
     def whole(self) -> bytes:
         message = {"role": "assistant", "content": "".join(self.tokens)}
@@ -122,21 +122,28 @@ class Cluster:
     Attributes:
         urls: of the engines.
         asked: the requests, and which engine each went to.
+        plans: of single models, which have one of their own.
     """
 
     urls: list[str] = field(default_factory=list)
     plan: list[Fault] = field(default_factory=list)
     asked: list[tuple[int, Reply]] = field(default_factory=list)
+    plans: dict[str, list[Fault]] = field(default_factory=dict)
 
     def expect(self, *faults: Fault) -> None:
         self.plan, self.asked = list(faults), []
+
+    def asked_for(self, model: str) -> int:
+        """How many requests there were for this model."""
+        return sum(reply.body["model"] == model for _, reply in self.asked)
 
     async def serve(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 reply = Reply(await read_request(reader), writer)
                 self.asked.append((number, reply))
-                await (self.plan.pop(0) if self.plan else well)(reply)
+                plan = self.plans.get(reply.body["model"], self.plan)
+                await (plan.pop(0) if plan else well)(reply)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

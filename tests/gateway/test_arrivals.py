@@ -15,6 +15,9 @@ from tests.gateway.raw_server import raw_server, sized
 from tests.gateway.records import join, leave
 from tests.polling import eventually
 
+# No test of this module looks at another door.
+pytestmark = pytest.mark.usefixtures("no_chains_and_skills")
+
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 DEMAND = f"{PREFIX}:demand:m"
 
@@ -49,7 +52,7 @@ async def test_a_request_wakes_a_model_that_sleeps_and_is_answered_by_it(gateway
     await eventually(lambda: known(gateway))
     assert await redis.get(DEMAND) is None
     request = ask(gateway)
-    async with raw_server(sized(b'{"id":"c-1"}')) as engine:
+    async with raw_server(sized(b'{"id":"c-1","choices":[]}')) as engine:
         await eventually(lambda: redis.get(DEMAND))
         assert await waiting(gateway)
         await join(redis, "m-1", state="starting", url=engine.url)
@@ -57,12 +60,12 @@ async def test_a_request_wakes_a_model_that_sleeps_and_is_answered_by_it(gateway
         assert not engine.requests
         await join(redis, "m-1", url=engine.url)
         answer = await request
-    assert (answer.status_code, answer.json()) == (200, {"id": "c-1"})
+    assert (answer.status_code, answer.json()["id"]) == (200, "c-1")
     assert not await waiting(gateway)
 
 
 async def test_a_model_between_two_replicas_keeps_its_requests(gateway, redis):
-    async with raw_server(sized(b'{"id":"c-2"}')) as engine:
+    async with raw_server(sized(b'{"id":"c-2","choices":[]}')) as engine:
         await join(redis, "m-1", url=engine.url)
         await eventually(lambda: known(gateway))
         await join(redis, "m-1", state="draining", url=engine.url)
@@ -70,7 +73,7 @@ async def test_a_model_between_two_replicas_keeps_its_requests(gateway, redis):
         await eventually(lambda: waiting(gateway))
         await leave(redis, "m-1")
         await join(redis, "m-2", url=engine.url)
-        assert (await request).json() == {"id": "c-2"}
+        assert (await request).json()["id"] == "c-2"
 
 
 async def test_a_model_that_does_not_come_in_time_is_a_503_that_says_so(redis_server, redis):

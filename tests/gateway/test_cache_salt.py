@@ -19,6 +19,9 @@ from tests.gateway.raw_server import DONE, END, STREAM_HEAD, chunk, raw_server, 
 from tests.gateway.records import join
 from tests.polling import eventually
 
+# No test of this module looks at another door.
+pytestmark = pytest.mark.usefixtures("no_chains_and_skills")
+
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 WHOLE = sized(b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}')
 STREAM = STREAM_HEAD + chunk(token("a", "stop") + DONE) + END

@@ -1,7 +1,7 @@
 """Admission as clients meet it, in front of an engine whose time is counted in ticks."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
@@ -18,8 +18,9 @@ PLACES = 2  # one at the engine, and one that waits there
 
 
 @asynccontextmanager
-async def door(engine: Engine, **settings) -> AsyncIterator[httpx.AsyncClient]:
-    upstreams = [{"model": "m", "url": engine.url, "max_concurrency": 1}]
+async def door(engine: Engine, others: Mapping[str, str] = {}, **settings) -> AsyncIterator[httpx.AsyncClient]:
+    urls = {"m": engine.url, **others}
+    upstreams = [{"model": model, "url": url, "max_concurrency": 1} for model, url in urls.items()]
     app = create_app(Settings.load(upstreams=upstreams, workers=1, **settings))
     async with served(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
         yield client
@@ -59,7 +60,9 @@ async def test_what_the_engine_cannot_work_on_waits_in_the_gateway():
         asked = ask(client, 5)
         await until_depth(client, 3)
         assert engine.open == PLACES
-        assert {answer.status_code for answer in await finish(engine, asked)} == {200}
+        answers = await finish(engine, asked)
+        assert {answer.status_code for answer in answers} == {200}
+        assert sum("x-llmgw-queue-ms" in answer.headers for answer in answers) == 3
         await until_depth(client, 0)
         assert engine.served == 5
 
@@ -76,6 +79,17 @@ async def test_a_full_queue_is_a_503_that_says_when_to_come_back():
         assert "too many requests waiting" in error["message"]
         assert await metric(client, 'llmgw_queue_refused_total{model="m",reason="full"}') == 1
         await finish(engine, asked)
+
+
+async def test_what_finds_no_place_goes_to_the_model_that_stands_in():
+    async with running(Engine(1)) as engine, running(Engine(1)) as spare:
+        more = {"queue_max_requests": 0, "fallbacks": {"m": ["other"]}, "others": {"other": spare.url}}
+        async with door(engine, **more) as client:
+            asked = ask(client, PLACES)
+            await eventually(lambda: engine.open == PLACES)
+            (answer,) = await finish(spare, ask(client))
+            assert (answer.status_code, answer.headers["x-llmgw-fallback-model"]) == (200, "other")
+            await finish(engine, asked)
 
 
 async def test_who_waits_too_long_is_a_503():

@@ -128,3 +128,8 @@ async def connected(client: httpx.AsyncClient) -> bool:
 async def cached(redis_server) -> AsyncIterator[Gateway]:
     async with gateway(redis_server.url) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def openai_door_only(no_chains_and_skills: None) -> None:
+    """No test of this folder looks at another door."""

@@ -206,3 +206,8 @@ async def engine() -> AsyncIterator[Engine]:
 async def pair(engine, redis, redis_server) -> AsyncIterator[list[Gateway]]:
     async with gateways(engine, redis, redis_server.url) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def openai_door_only(no_chains_and_skills: None) -> None:
+    """No test of this folder looks at another door."""

@@ -108,6 +108,20 @@ async def test_what_is_not_the_same_is_not_shared(pair, engine, where, fields, c
 
 
 @WHERE
+@pytest.mark.parametrize("hurried", [0, 1], ids=["the first hurries", "the second hurries"])
+async def test_a_deadline_is_nobody_elses(pair, engine, where, hurried):
+    """Who has one is given up at it, and who has none is not."""
+    askers = []
+    for number, gateway in enumerate((pair[0], pair[where])):
+        askers.append(gateway.ask({"x-llmgw-timeout-ms": "1000"} if number == hurried else None, **STREAM))
+        await askers[-1].began.wait()
+    assert b"deadline_exceeded" in await askers[hurried].done()
+    engine.go.set()
+    assert await askers[1 - hurried].done() == engine.text(2 - hurried)
+    assert engine.asked == 2
+
+
+@WHERE
 async def test_tenants_do_not_share(engine, redis, redis_server, where):
     keys = tuple(
         Key(name=name, tenant=name[0], hash=f"sha256:{hashlib.sha256(f'sk-{name}'.encode()).hexdigest()}")

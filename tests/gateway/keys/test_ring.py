@@ -30,7 +30,7 @@ def store(redis_server):
 @pytest.fixture
 async def gateways(redis_server) -> AsyncIterator[list[httpx.AsyncClient]]:
     async with AsyncExitStack() as running:
-        engine = await running.enter_async_context(raw_server(sized(b'{"id":"c"}')))
+        engine = await running.enter_async_context(raw_server(sized(b'{"id":"c","choices":[]}')))
         upstreams = [{"model": name, "url": engine.url} for name in ("m", "other")]
         settings = Settings.load(redis_url=redis_server.url, key_secret=SECRET, upstreams=upstreams)
         clients = []

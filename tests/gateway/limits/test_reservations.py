@@ -24,6 +24,9 @@ from tests.gateway.limits.links import linked
 from tests.gateway.raw_server import DONE, END, STREAM_HEAD, chunk, raw_server, sized, token
 from tests.polling import eventually
 
+# No test of this module looks at another door.
+pytestmark = pytest.mark.usefixtures("no_chains_and_skills")
+
 MINUTE_US = 60_000_000
 WHO = RequestContext("r-1", "team", "key")
 USED = {"prompt_tokens": 30, "completion_tokens": 20, "total_tokens": 50}

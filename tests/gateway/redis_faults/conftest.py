@@ -38,3 +38,8 @@ async def busy(wire, redis_server, caplog) -> AsyncIterator[Gateway]:
         await running.settles(PARTS)
         caplog.clear()
         yield running
+
+
+@pytest.fixture(autouse=True)
+def openai_door_only(no_chains_and_skills: None) -> None:
+    """No test of this folder looks at another door."""

@@ -21,7 +21,7 @@ from tests.gateway.records import join
 from tests.gateway.routing.gateways import ASK, ask, gateway, left_out, upstream_errors
 from tests.polling import eventually
 
-ANSWER = sized(b'{"id":"c-1"}')
+ANSWER = sized(b'{"id":"c-1","choices":[]}')
 FAILED = sized(b'{"error":{"message":"broken"}}', "500 Internal Server Error")
 STREAM = STREAM_HEAD + chunk(token("hello")) + chunk(token("", "stop")) + chunk(DONE) + END
 

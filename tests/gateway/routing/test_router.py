@@ -9,6 +9,7 @@ from gateway.errors import InvalidRequest, ReplicaUnreachable, UpstreamFailed
 from gateway.metrics import Metrics
 from gateway.routing.breaker import Breaker
 from gateway.routing.policies import policies
+from gateway.routing.replica import Load
 from gateway.routing.router import Router
 from gateway.routing.standing import Standing
 from gateway.routing.watch import SLOW_S, SLOW_SAMPLES, leave_out_outliers
@@ -82,6 +83,25 @@ def test_a_higher_priority_number_comes_behind_and_alone_when_no_lower_one_can_b
     for replica in lower:
         router.begin(replica).failed(GONE)
     assert set(order(router, [*higher, *lower])) == set(higher)
+
+
+def test_what_a_replica_would_only_queue_goes_where_there_is_room(router):
+    first, second = (replace(one, max_concurrency=2) for one in upstreams(2))
+    reserve = replace(first, id="reserve", priority=1)
+    pool_, asked = [first, second, reserve], []
+    for _ in range(8):
+        asked.append(order(router, pool_)[0])
+        router.begin(asked[-1])
+    # Each as much as it works on, and the reserve when the others are full; then as if none were.
+    assert sorted(one.id for one in asked[:4]) == sorted([first.id, second.id] * 2)
+    assert asked[4:6] == [reserve, reserve]
+    assert reserve not in asked[6:]
+
+
+def test_places_that_others_have_taken_count(router):
+    idle, busy = upstreams(2)
+    busy = replace(busy, max_concurrency=4, load=Load(requests=4, measured_at=1.0))
+    assert {order(router, [idle, busy])[0] for _ in range(20)} == {idle}
 
 
 def test_a_reserve_that_failed_is_not_probed_while_it_is_not_needed(router, clock):

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.middleware.errors import ErrorResponses
 from gateway.server.bounds import Bounds
 from gateway.server.connection import ClientConnection
+from tests.gateway.doors import Server
 
 PATIENCE_S = 10  # how long a test waits for what has to come
 A_WHILE_S = 0.05  # how long it waits for what must not
@@ -145,7 +146,7 @@ class Served:
 async def serving(app: ASGIApp, graceful_s: int = 5, **bounds) -> AsyncIterator[Served]:
     listener = socket.create_server(("127.0.0.1", 0))
     protocol = functools.partial(ClientConnection, Bounds(**bounds))
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             app,
             interface="asgi3",

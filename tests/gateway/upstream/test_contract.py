@@ -258,6 +258,22 @@ async def test_does_not_ask_a_third_time(client):
         assert (server.connections, len(server.requests)) == (2, 3)
 
 
+async def test_does_not_ask_again_who_has_thought_about_it(client, monkeypatch):
+    """An engine that a request ends does not get it twice."""
+
+    async def thinks(reader, writer):
+        await asyncio.sleep(0.5)
+        raise ConnectionError
+
+    for module in ("http1", "aiohttp_client"):
+        monkeypatch.setattr(f"gateway.upstream.{module}.STALE_S", 0.2)
+    async with raw_server(sized(b"one"), thinks, sized(b"three")) as server:
+        assert await fetch(client, server) == b"one"
+        with pytest.raises(ReplicaSilent):
+            await fetch(client, server)
+        assert (server.connections, len(server.requests)) == (1, 2)
+
+
 async def test_does_not_ask_again_on_a_new_connection(client):
     async with raw_server(CLOSED, sized(b"two")) as server:
         with pytest.raises(ReplicaSilent):
