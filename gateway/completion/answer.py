@@ -22,8 +22,6 @@ from gateway.upstream.usage import Usage
 # How long the end of a finished stream may take before its connection is given up.
 _DRAIN_S = 0.05
 MAX_BODY_BYTES = 64 * 1024 * 1024
-# Of a whole answer that nobody asks about.
-_UNREAD = Usage()
 _NO_END = re.compile(rb'"finish_reason"\s*:\s*"(?:%b)"' % "|".join(sorted(GIVEN_UP)).encode())
 
 
@@ -193,12 +191,12 @@ class EngineAnswer(Answer):
 
     def _tell(self) -> None:
         ended, self.ended = self.ended, None
-        used = self.used() if ended is not None or self.source is not None or self._attempt.measures else _UNREAD
+        used = self.used() if ended is not None or self.source is not None or self._attempt.measures else None
         if self.source is None or self.source.finished:
-            self._attempt.ended(used.completion)
+            self._attempt.ended(None if used is None else used.completion)
         else:
             self._attempt.abandoned()
-        if ended is not None:
+        if ended is not None and used is not None:
             ended(used)
 
     def _failed(self, error: GatewayError) -> None:

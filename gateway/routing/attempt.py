@@ -43,21 +43,22 @@ class Attempt:
         standing.first_token_took(now - self._at, self._mean_requests(), now)
         standing.breaker.answered(self._era, now)
 
-    def ended(self, tokens: int) -> None:
+    def ended(self, tokens: int | None) -> None:
         """The answer came to its end.
 
         Args:
-            tokens: how many it had; 0 where it is none of tokens, such as an embedding.
+            tokens: how many it had; 0 where it is none of tokens, such as an embedding; None where nobody has counted.
         """
         if self._over:
             return
-        now, standing = self._clock(), self._standing
-        if self._first_at is None:
-            if now - standing.measured_at >= _NEW_S:
-                self._whole(now, tokens)
+        now = self._clock()
+        if tokens is None:
+            pass
+        elif self._first_at is None:
+            self._whole(now, tokens)
         elif tokens > 1:
-            standing.tokens_took((now - self._first_at) / (tokens - 1), self._mean_requests(), now)
-        standing.breaker.ended(self._era, now)
+            self._standing.tokens_took((now - self._first_at) / (tokens - 1), self._mean_requests(), now)
+        self._standing.breaker.ended(self._era, now)
         self._leave()
 
     def failed(self, error: GatewayError) -> None:
@@ -82,6 +83,8 @@ class Attempt:
     def _whole(self, now: float, tokens: int) -> None:
         """An answer that came at once: what is not its first token, as far as that is known, went into the others."""
         standing, seconds, requests = self._standing, now - self._at, self._mean_requests()
+        if now - standing.measured_at < _NEW_S:
+            return
         if tokens <= 1:
             standing.first_token_took(seconds, requests, now)
             return

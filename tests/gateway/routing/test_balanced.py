@@ -96,6 +96,22 @@ def test_among_equals_the_weight_decides():
     assert in_flight[0] / in_flight[1] == pytest.approx(3, rel=0.05)
 
 
+def test_of_whole_answers_that_end_together_one_is_measured():
+    clock = Clock()
+    (one,) = upstreams(1)
+    made = router("balanced", clock)
+
+    def answer(tokens: int | None, ends_after_s: float) -> int:
+        attempt = made.begin(one)
+        clock.now += ends_after_s
+        attempt.ended(tokens)
+        return made.standing(one).samples
+
+    assert [answer(20, after) for after in (0.5, 0.001, 0.001, 0.02)] == [1, 1, 1, 2]
+    assert answer(None, 0.5) == 2, "nobody has counted its tokens"
+    assert made.standing(one).in_flight == 0
+
+
 def test_what_others_send_counts_and_a_worker_knows_its_own_better():
     clock = Clock()
     one, other = upstreams(2)
