@@ -87,7 +87,10 @@ async def test_relays_a_stream_and_ends_it_once():
 @pytest.mark.parametrize("body", [BODY, STREAM], ids=["whole", "stream"])
 async def test_either_client_may_speak_to_the_engines(http_client, body):
     upstream = stream(token("a"), token("b", "stop"), DONE) if body is STREAM else sized(ANSWER)
-    answer = await ask(upstream, body, http_client=http_client)
+    async with raw_server(upstream) as server:
+        app = create_app(settings(server.url, http_client=http_client))
+        async with served(app, lifespan="on") as base:  # whose end closes the client
+            answer = await post(base, body)
     assert answer.content == (token("a") + token("b", "stop") + DONE if body is STREAM else ANSWER)
 
 
