@@ -94,6 +94,7 @@ class Dispatch:
         """The first answer that a replica of this model begins, once the request has a place."""
         if not pool.replicas.get(errand.call.endpoint.task):
             pool = await self._arrival(pool, rules, errand)
+        # Mostly there is room, which takes no coroutine to find out.
         slot = self._admission.free(pool) or await self._admission.enter(pool, errand.context)
         try:
             if slot.waited_s:
