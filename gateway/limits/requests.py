@@ -4,36 +4,42 @@ The count is in Redis. With Redis away each worker goes by itself and grants its
 """
 
 import logging
-import time
-from importlib import resources
+from time import monotonic_ns
 
 from gateway.context import RequestContext
 from gateway.errors import RateLimited
+from gateway.limits.scripts import script
 from gateway.limits.told import Headers, told
+from gateway.limits.window import SECOND_NS, SLOTS, Window, Windows
 from gateway.metrics import Metrics
 from gateway.redis_cluster import TAG
-from gateway.redis_link import RedisLink, RedisUnavailable, Script
+from gateway.redis_link import RedisLink, RedisUnavailable
 from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
 
-_BUCKET = Script(resources.files("gateway.limits").joinpath("requests.lua").read_text())
-_MINUTE_US = 60_000_000
+_ADMIT = script("window", "requests")
 
 
 class RequestLimits:
-    """A token bucket per key: as many at once as the limit says, refilled evenly over a minute.
+    """A sliding window per key: no 60 s see more than the limit, and who always asks gets no less than 60/61 of it.
 
     Args:
         link: None where there is no Redis.
         workers: how many share a limit when each decides alone.
+
+    Attributes:
+        alone: nobody is asked, and `admit_alone` says what `admit` does.
     """
 
     def __init__(self, link: RedisLink | None, workers: int, metrics: Metrics) -> None:
+        self.alone = link is None
         self._link = link
-        self._workers = workers
         self._metrics = metrics
-        self._full_at: dict[tuple[str, str], float] = {}
+        # By tenant, key and limit: with another limit a key begins anew.
+        self._shares = Windows[tuple[str, str, int], _Share](
+            lambda key: _Share(key[2], workers), SLOTS * SECOND_NS * workers
+        )
         self._redis = RedisPart(
             "requests", metrics, log, "request limits are counted in Redis", "request limits are counted per worker"
         )
@@ -45,44 +51,53 @@ class RequestLimits:
             RateLimited: the key has used up its minute.
         """
         limit = context.requests_per_minute
-        if limit is None:
-            return ()
-        if self._link is None:
-            return self._admit_alone(context, limit)
-        key = f"{TAG}:limit:requests:{len(context.tenant)}:{context.tenant}/{context.key_name}"
-        each = max(_MINUTE_US // limit, 1)
+        if self._link is None or limit is None:
+            return self.admit_alone(context)
+        key = f"{TAG}:limit:rpm:{len(context.tenant)}:{context.tenant}/{context.key_name}"
         try:
-            full_in: int = await self._link.evaluate(_BUCKET, key, each, limit)
+            wait_us, used, empty_in_us = await self._link.evaluate(_ADMIT, key, limit)
         except RedisUnavailable as error:
             self._redis.fails(error)
             self._metrics.limits_alone.inc()
-            return self._admit_alone(context, limit)
+            return self.admit_alone(context)
         self._redis.works()
-        return _verdict(limit, full_in, each, each * limit)
+        headers = told(b"requests", limit).headers(max(limit - used, 0), -(-empty_in_us // 1000))
+        if wait_us:
+            raise _refusal(limit, wait_us / 1e6, headers)
+        return headers
 
-    def _admit_alone(self, context: RequestContext, limit: int) -> Headers:
-        """The same bucket, with this worker's share of it."""
-        now, each = time.monotonic() * 1e6, _MINUTE_US * self._workers / limit
-        bucket, capacity = (context.tenant, context.key_name), max(_MINUTE_US, each)
-        full_in = max(self._full_at.get(bucket, 0.0) - now, 0.0) + each
-        if full_in - capacity >= 1:  # of a microsecond, less is rounding
-            return _verdict(limit, capacity - full_in, each, capacity)
-        self._full_at[bucket] = now + full_in
-        return told(b"requests", limit, (capacity - full_in) / each, full_in)
+    def admit_alone(self, context: RequestContext) -> Headers:
+        """The same out of this worker's share, without waiting."""
+        limit = context.requests_per_minute
+        if limit is None:
+            return ()
+        return self._shares[context.tenant, context.key_name, limit].admit()
 
 
-def _verdict(limit: int, full_in_us: float, each_us: float, capacity_us: float) -> Headers:
-    """
-    Args:
-        full_in_us: as requests.lua returns it.
-        each_us, capacity_us: of one request, and of all that the bucket holds.
-    """
-    if full_in_us >= 0:
-        return told(b"requests", limit, (capacity_us - full_in_us) / each_us, full_in_us)
-    wait_s = -full_in_us / 1e6
-    raise RateLimited(
-        f"This key may make {limit} requests per minute; try again in {wait_s:.2f} seconds.",
-        wait_s=wait_s,
-        # The bucket is as it was: what is wanted, less what is missing of it.
-        headers=told(b"requests", limit, 0, capacity_us - full_in_us - each_us),
-    )
+class _Share(Window):
+    """A worker's share of a key's limit; what its answers tell is made once, as far as it is the same."""
+
+    __slots__ = ("_limit", "_limit_header", "_remaining_name", "_reset", "_reset_until", "_told")
+
+    def __init__(self, limit: int, workers: int) -> None:
+        super().__init__(limit, workers)
+        self._limit = limit
+        self._told = told(b"requests", limit)
+        self._limit_header, self._remaining_name = self._told.limit, self._told.remaining
+        self._reset, self._reset_until = self._told.reset(0), 0
+
+    def admit(self) -> Headers:
+        now = monotonic_ns()
+        if not self.take(1, now):
+            wait_ns, empty_in_ns = self.leaves_in(self.used + 1 - self.most, now)
+            raise _refusal(self._limit, wait_ns / 1e9, self._told.headers(0, -(-empty_in_ns // 1_000_000)))
+        if now >= self._reset_until:
+            full_in_ms = -((now - self.leaves_at) // 1_000_000)
+            self._reset = self._told.reset(full_in_ms)
+            self._reset_until = min(self.leaves_at - (full_in_ms - 1) * 1_000_000, self.ends)
+        return (self._limit_header, (self._remaining_name, b"%d" % (self.most - self.used)), self._reset)
+
+
+def _refusal(limit: int, wait_s: float, headers: Headers) -> RateLimited:
+    text = f"This key may make {limit} requests per minute; try again in {wait_s:.2f} seconds."
+    return RateLimited(text, wait_s=wait_s, headers=headers)

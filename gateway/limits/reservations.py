@@ -10,15 +10,15 @@ import itertools
 import logging
 import secrets
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 
 from gateway.context import Quota, RequestContext
 from gateway.errors import GatewayError, OverBudget, RateLimited
+from gateway.limits.scripts import script
 from gateway.limits.shares import Limit, Shares, Verdict
 from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
 from gateway.redis_cluster import TAG
-from gateway.redis_link import RedisLink, RedisUnavailable, Script
+from gateway.redis_link import RedisLink, RedisUnavailable
 from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
@@ -26,12 +26,7 @@ log = logging.getLogger(__name__)
 LEASE_S = 60
 RENEW_S = 15.0
 
-
-def _script(name: str) -> Script:
-    return Script(resources.files("gateway.limits").joinpath(f"{name}.lua").read_text())
-
-
-_RESERVE, _SETTLE, _RENEW = _script("reserve"), _script("settle"), _script("renew")
+_RESERVE, _SETTLE, _RENEW = script("window", "reserve"), script("window", "settle"), script("renew")
 
 
 class Reservations:
@@ -83,7 +78,7 @@ class Reservation:
         who = f"{len(context.tenant)}:{context.tenant}/{context.key_name}"
         days = (now.strftime("%Y-%m-%d"), now.strftime("%Y-%m"))
         self._keys = (
-            f"{TAG}:limit:tokens:{who}",
+            f"{TAG}:limit:tpm:{who}",
             f"{TAG}:limit:open:{who}",
             *(f"{TAG}:used:{who}:{day}" for day in days),
         )
@@ -119,14 +114,15 @@ class Reservation:
         owner, quota = self._owner, self._quota
         if owner.link is not None:
             try:
-                limit, wait_us, full_in_us = await owner.link.evaluate(
+                limit, wait_us, tokens, empty_in_us, at = await owner.link.evaluate(
                     _RESERVE, self._keys, self._tokens, *quota, self._id, LEASE_S * 1_000_000, *self._seconds_left
                 )
             except RedisUnavailable as error:
                 owner.judged_alone(error)
             else:
                 owner.redis.works()
-                return Verdict(Limit(limit), wait_us / 1e6, full_in_us / 1e6)
+                remaining = max(quota.tokens_per_minute - tokens, 0)
+                return Verdict(Limit(limit), wait_us / 1e6, remaining, -(-empty_in_us // 1000), at)
         self._alone = True
         return owner.shares.take(self._context, quota, self._tokens)
 
@@ -134,9 +130,9 @@ class Reservation:
         if asked.cancelled() or asked.exception() is not None or asked.result().limit is not Limit.NONE:
             return
         if self._alone or self._owner.link is None:
-            self._owner.shares.give_back(self._context)
+            self._owner.shares.give_back(self._context, self._quota, self._tokens, used, asked.result().at)
             return
-        arguments = (self._tokens, used, self._quota.tokens_per_minute, self._id)
+        arguments = (self._tokens, used, self._quota.tokens_per_minute, asked.result().at, self._id)
         settled = asyncio.ensure_future(self._owner.link.evaluate(_SETTLE, self._keys, *arguments))
         settled.add_done_callback(_unsettled)
 
@@ -156,18 +152,17 @@ def _next_month(now: datetime) -> datetime:
 
 
 def _told(verdict: Verdict, quota: Quota) -> Headers:
-    limit, full_in_s = quota.tokens_per_minute, verdict.full_in_s
-    # After an answer that was longer than expected there are less than none.
-    return told(b"tokens", limit, max(60.0 - full_in_s, 0.0) * limit / 60.0, full_in_s * 1e6)
+    return told(b"tokens", quota.tokens_per_minute).headers(verdict.remaining, verdict.full_in_ms)
 
 
 def _refusal(verdict: Verdict, quota: Quota) -> GatewayError:
-    limit, wait_s, _ = verdict
+    limit, wait_s = verdict.limit, verdict.wait_s
     if limit is Limit.PER_MINUTE:
         text = f"This key may use {quota.tokens_per_minute} tokens per minute; try again in {wait_s:.2f} seconds."
         return RateLimited(text, wait_s=wait_s, headers=_told(verdict, quota))
     if limit is Limit.OPEN:
         text = f"This key may have {quota.concurrency} answers at the same time; try again when one has ended."
-        return RateLimited(text, wait_s=wait_s, headers=told(b"concurrency", quota.concurrency, 0, wait_s * 1e6))
+        headers = told(b"concurrency", quota.concurrency).headers(0, int(wait_s * 1000))
+        return RateLimited(text, wait_s=wait_s, headers=headers)
     period, most = ("day", quota.tokens_per_day) if limit is Limit.PER_DAY else ("month", quota.tokens_per_month)
     return OverBudget(f"This key has used its {most} tokens of this {period} (UTC).", wait_s=wait_s)

@@ -3,6 +3,7 @@ import pytest
 from gateway import redis_link
 from gateway.limits.requests import RequestLimits
 from gateway.metrics import Metrics
+from tests.gateway.limits.clocks import clock_of_redis, clock_of_workers
 from tests.gateway.limits.limits import Worker
 from tests.gateway.limits.links import is_up, linked
 from tests.polling import eventually
@@ -43,3 +44,15 @@ async def colleague(redis_server):
     async with linked(redis_server.url) as link:
         metrics = Metrics()
         yield Worker(RequestLimits(link, 2, metrics), metrics)
+
+
+@pytest.fixture
+async def redis_clock(redis, monkeypatch):
+    """Redis' own, as the limits see it."""
+    return await clock_of_redis(redis, monkeypatch)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """That of workers that count alone."""
+    return clock_of_workers(monkeypatch)

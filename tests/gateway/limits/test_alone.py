@@ -1,8 +1,5 @@
 """Limits while Redis does not count: each worker grants its share, and goes back by itself."""
 
-import itertools
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,29 +7,13 @@ from hypothesis import strategies as st
 from gateway.errors import RateLimited
 from gateway.limits import requests
 from gateway.limits.requests import RequestLimits
+from gateway.limits.window import SECOND_NS, Window, Windows
 from gateway.metrics import Metrics
 from gateway.redis_link import RedisLink
+from tests.gateway.limits.clocks import SECOND_US, clock_of_workers
 from tests.gateway.limits.limits import Worker, caller, granted
 from tests.gateway.limits.links import pid_of, stopped
 from tests.polling import eventually
-
-
-class Clock:
-    """A clock that a test moves; each look at it takes a microsecond."""
-
-    def __init__(self) -> None:
-        self._looks = itertools.count()
-        self.passed = 12_345.678
-
-    def monotonic(self) -> float:
-        return self.passed + next(self._looks) * 1e-6
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(requests, "time", clock)
-    return clock
 
 
 @pytest.fixture
@@ -68,9 +49,9 @@ async def test_each_worker_grants_its_share_and_at_least_one(clock, limit, worke
 
 async def test_its_share_comes_back_with_time(clock):
     worker = worker_without_redis(2)
-    assert await worker.granted(caller(6), 20) == 3
-    for seconds, expected in ((19.9, 0), (0.2, 1), (19, 0), (22, 2), (3600, 3), (0, 0)):
-        clock.passed += seconds
+    assert await worker.granted(caller(6), 1) == 1
+    for seconds, expected in ((1, 2), (59.999, 0), (0.001, 1), (0.999, 0), (0.001, 2), (3600, 3), (0, 0)):
+        await clock.passes(seconds * SECOND_US)
         assert await worker.granted(caller(6), 20) == expected, seconds
 
 
@@ -78,9 +59,9 @@ async def test_a_limit_smaller_than_the_number_of_workers_is_kept_over_time(cloc
     workers = [worker_without_redis(4).limits for _ in range(4)]
     got = await granted(workers, caller(2), 3)
     for _ in range(600):
-        clock.passed += 1
+        await clock.passes(SECOND_US)
         got += await granted(workers, caller(2), 1)
-    assert got <= 4 + 20  # one each at first, then two a minute
+    assert 0.95 * 20 <= got <= 4 + 20  # one each at first, then two a minute
 
 
 @given(
@@ -89,16 +70,39 @@ async def test_a_limit_smaller_than_the_number_of_workers_is_kept_over_time(cloc
     steps=st.lists(st.tuples(st.floats(0, 90), st.integers(0, 30)), min_size=1, max_size=5),
 )
 async def test_all_workers_together_never_grant_more_than_the_limit(workers, limit, steps):
-    clock = Clock()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(requests, "time", clock)
-        began = clock.monotonic()
+        clock, got = clock_of_workers(patched), []
         everyone = [worker_without_redis(workers).limits for _ in range(workers)]
-        got = 0
         for seconds, asked in steps:
-            clock.passed += seconds
-            got += await granted(everyone, caller(limit), asked)
-    assert got <= limit + (clock.monotonic() - began) * limit / 60 + 1e-6
+            await clock.passes(seconds * SECOND_US)
+            got.append((clock.us, await granted(everyone, caller(limit), asked)))
+    for last, _ in got:
+        assert sum(count for at, count in got if last - 60 * SECOND_US <= at <= last) <= limit
+
+
+async def test_a_worker_forgets_whose_window_has_emptied_and_nobody_before(clock):
+    made = []
+    windows = Windows(lambda name: made.append(name) or Window(1, 1), 100 * SECOND_NS)
+    windows["idle"], windows["busy"]
+    for second in range(0, 1000, 10):
+        await clock.passes(10 * SECOND_US)
+        windows["busy"], windows[f"new-{second}"]
+        if second == 90:
+            windows["idle"]  # within its time
+            assert made.count("idle") == 1
+    assert made.count("busy") == 1
+    assert len(windows) <= 12
+    windows["idle"]
+    assert made.count("idle") == 2
+
+
+async def test_one_of_a_limit_smaller_than_the_workers_is_not_forgotten_too_early(clock):
+    worker, got = worker_without_redis(2), []
+    for seconds in (0, 121, 1, 60, 60, 1, 1):
+        await clock.passes(seconds * SECOND_US)
+        await worker.granted(caller(6, "team", f"{clock.us}"), 1)
+        got.append(await worker.granted(caller(1), 1))
+    assert got == [1, 0, 1, 0, 0, 0, 1]
 
 
 async def test_callers_do_not_share(clock):
@@ -115,9 +119,8 @@ async def test_a_refusal_alone_looks_like_any_other(clock):
     with pytest.raises(RateLimited, match="4 requests per minute") as refused:
         await worker.limits.admit(caller(4))
     assert refused.value.headers["x-ratelimit-limit-requests"] == "4"
-    wait_ms = int(refused.value.headers["retry-after-ms"])
-    assert 29_990 <= wait_ms <= 30_000
-    clock.passed += wait_ms / 1000
+    assert refused.value.headers["retry-after-ms"] == "61000"
+    await clock.passes(61 * SECOND_US)
     await worker.limits.admit(caller(4))
 
 
@@ -203,14 +206,14 @@ async def test_a_full_redis_still_counts(worker, redis, news):
     assert (worker.alone, news()) == (0, [])
 
 
-async def test_a_bucket_that_is_none(worker, redis):
+async def test_a_window_that_is_none(worker, redis):
     await worker.granted(caller(6), 1)
-    (bucket,) = await redis.keys()
-    await redis.delete(bucket)
-    await redis.rpush(bucket, "not a number")
+    (window,) = await redis.keys()
+    await redis.delete(window)
+    await redis.rpush(window, "not a number")
     assert await worker.granted(caller(6), 20) == 3
 
 
 async def test_the_clock_of_the_machine_is_asked_only_when_alone(worker, monkeypatch):
-    monkeypatch.setattr(requests, "time", SimpleNamespace())
+    monkeypatch.setattr(requests, "monotonic_ns", None)
     assert await worker.granted(caller(6), 20) == 6

@@ -1,6 +1,7 @@
 """What answers tell of their key's limits: read with OpenAI's own SDK, from two gateways with a real Redis."""
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,8 @@ from gateway.limits.told import duration
 from tests.gateway.cache.conftest import Gateway, gateway
 from tests.gateway.limits import test_doors as doors
 
+# What was just granted is there again after 60 to 61 seconds.
+RESET = re.compile(r"1m[01](\.\d+)?s")
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
@@ -54,9 +57,13 @@ async def ask(at: Gateway, key: str, **fields: object) -> dict[str, str]:
 async def test_the_sdk_reads_what_is_left_of_the_requests_of_all_gateways(redis_server, stream):
     async with two(redis_server.url) as (one, other):
         first, second = await ask(one, "requests", stream=stream), await ask(other, "requests", stream=stream)
-        assert first == {"limit-requests": "3", "remaining-requests": "2", "reset-requests": "20s"}
+        assert first | {"reset-requests": ""} == {
+            "limit-requests": "3",
+            "remaining-requests": "2",
+            "reset-requests": "",
+        }
         assert (second["limit-requests"], second["remaining-requests"]) == ("3", "1")
-        assert 30 < float(second["reset-requests"].removesuffix("s")) <= 40
+        assert all(RESET.fullmatch(each["reset-requests"]) for each in (first, second))
         third = await ask(one, "requests", stream=stream)
         assert third["remaining-requests"] == "0"
         with pytest.raises(openai.RateLimitError) as refused:
@@ -64,13 +71,14 @@ async def test_the_sdk_reads_what_is_left_of_the_requests_of_all_gateways(redis_
         headers = refused.value.response.headers
         assert told(headers).keys() == first.keys()
         assert told(headers)["remaining-requests"] == "0"
-        assert 10_000 < int(headers["retry-after-ms"]) <= 20_000
+        assert 40_000 < int(headers["retry-after-ms"]) <= 61_000
 
 
 async def test_the_sdk_reads_what_is_left_of_the_tokens(redis_server):
     async with two(redis_server.url) as (one, other):
         first, second = await ask(one, "tokens"), await ask(other, "tokens")
-        assert first == {"limit-tokens": "600", "remaining-tokens": "500", "reset-tokens": "10s"}
+        assert (first["limit-tokens"], first["remaining-tokens"]) == ("600", "500")
+        assert RESET.fullmatch(first["reset-tokens"])
         assert (second["limit-tokens"], second.keys()) == ("600", first.keys())
         assert 400 <= int(second["remaining-tokens"]) <= 500
 
@@ -78,10 +86,10 @@ async def test_the_sdk_reads_what_is_left_of_the_tokens(redis_server):
 async def test_each_limit_of_a_key_is_told_and_no_other(redis_server):
     async with two(redis_server.url) as (one, _):
         both = await ask(one, "both")
-        assert both == {
-            "limit-requests": "3", "remaining-requests": "2", "reset-requests": "20s",
-            "limit-tokens": "600", "remaining-tokens": "500", "reset-tokens": "10s",
-        }  # fmt: skip
+        assert both.keys() == {
+            f"{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")
+        }
+        assert (both["remaining-requests"], both["remaining-tokens"]) == ("2", "500")
         assert await ask(one, "free") == await ask(one, "others") == {}
 
 
@@ -98,16 +106,17 @@ async def test_without_redis_a_worker_tells_its_share(caplog):
     async with doors.gateway(None, caplog, limit=6, workers=2) as door:
         left = [told((await door.post(doors.CHAT, doors.BODY)).headers) for _ in range(4)]
     assert [answer["remaining-requests"] for answer in left] == ["2", "1", "0", "0"]
-    assert left[0] == {"limit-requests": "6", "remaining-requests": "2", "reset-requests": "20s"}
+    assert left[0]["limit-requests"] == "6"
+    assert RESET.fullmatch(left[0]["reset-requests"])
 
 
 @pytest.mark.parametrize(
-    ("us", "text"),
+    ("ms", "text"),
     [
-        (0, b"0s"), (1, b"1ms"), (119_001, b"120ms"), (999_000, b"999ms"), (999_001, b"1s"), (1_000_000, b"1s"),
-        (7_660_000, b"7.66s"), (59_951_000, b"59.951s"), (60_000_000, b"1m0s"), (72_500_000, b"1m12.5s"),
-        (360_000_000, b"6m0s"), (3_630_000_000, b"1h0m30s"),
+        (0, b"0s"), (1, b"1ms"), (120, b"120ms"), (999, b"999ms"), (1000, b"1s"), (7660, b"7.66s"),
+        (59_951, b"59.951s"), (60_000, b"1m0s"), (60_001, b"1m0.001s"), (72_500, b"1m12.5s"), (360_000, b"6m0s"),
+        (3_630_000, b"1h0m30s"),
     ],
 )  # fmt: skip
-def test_a_time_is_written_as_go_writes_it(us, text):
-    assert duration(us) == text
+def test_a_time_is_written_as_go_writes_it(ms, text):
+    assert duration(ms) == text
