@@ -16,8 +16,7 @@ class Key(BaseModel):
         hash: `sha256:` and the hex digest of the key, as `llmgw keys create` prints it. Keys carry 256 random bits,
             so a plain digest can't be searched.
         models: the models it may call; all when absent.
-        requests_per_minute: completions it may ask for: as many at once, and as many per minute from then on, over all
-            workers; unlimited when absent.
+        requests_per_minute: completions it may ask for in any 60 seconds, over all workers; unlimited when absent.
         chains, skills: the chains, and the skills' plugins, it may call; all when absent.
         expires_at: when it ends, in seconds since the epoch; never when absent.
         tokens_per_minute, tokens_per_day, tokens_per_month: prompt and completion together, likewise over all workers;
