@@ -18,9 +18,11 @@ import orjson
 from gateway.cache.claim import LEASE_MS, MARK, Claim
 from gateway.cache.entry import BadEntry, Entry, decode, encode
 from gateway.metrics import Metrics
+from gateway.redis_channel import RedisUnavailable
 from gateway.redis_cluster import TAG
-from gateway.redis_link import RedisLink, RedisUnavailable, Script
+from gateway.redis_link import RedisLink
 from gateway.redis_part import RedisPart
+from gateway.redis_script import Script
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +60,19 @@ class ExactCache:
         return self._reads.working
 
     def look_up(self, key: str, claim: Claim | None) -> "asyncio.Future[Any] | None":
-        """Asks for an entry without waiting, and leaves the claim where there is none; `read` takes the reply."""
+        """Asks for an entry without waiting, and leaves the claim where there is none.
+
+        `read` takes the reply; a future that is not given to it is cancelled.
+        """
         if self._link is None:
             return None
         try:
             if claim is None:
-                pending = self._link.call("GET", key)
-            else:
-                pending = self._link.call("SET", key, claim.data, "NX", "GET", "PX", LEASE_MS)
+                return self._link.call("GET", key)
+            return self._link.call("SET", key, claim.data, "NX", "GET", "PX", LEASE_MS)
         except RedisUnavailable as error:
             self._reads.fails(error)
             return None
-        pending.add_done_callback(self._looked_up)
-        return pending
 
     async def read(self, key: str, pending: "asyncio.Future[Any] | None") -> Entry | Claim | None:
         """The entry that was asked for, or who is making it.
@@ -83,14 +85,15 @@ class ExactCache:
             try:
                 data = await pending
             except RedisUnavailable as error:
-                if not _reads_only(error):
+                if not str(error).startswith(_READS_ONLY):
                     raise
-                again = self._link.call("GET", key)
-                again.add_done_callback(self._looked_up)
-                data = await again
-        except RedisUnavailable:
+                self._writes.fails(error)  # a claim is a write
+                data = await self._link.call("GET", key)
+        except RedisUnavailable as error:
+            self._reads.fails(error)
             return None
-        return self._found(key, data)
+        self._reads.works()
+        return None if data is None else self._found(key, data)
 
     async def take(self, key: str, lost: Claim, claim: Claim | None) -> Entry | Claim | None:
         """Puts a claim, or nothing, in the place of a lost one; what else is there by now is returned as by `read`."""
@@ -104,7 +107,8 @@ class ExactCache:
 
     def renew(self, key: str) -> None:
         """A claim on `key` goes on; an answer that has taken its place lasts longer anyway."""
-        self._send("PEXPIRE", key, LEASE_MS, "GT")
+        if self._link is not None:
+            self._link.tell(_unheard, "PEXPIRE", key, LEASE_MS, "GT")
 
     def _found(self, key: str, data: bytes | None) -> Entry | Claim | None:
         if data is None:
@@ -117,7 +121,8 @@ class ExactCache:
         except BadEntry as error:
             log.warning("a cache entry is of no use and was deleted: %s", error)
             self._metrics.cache_bad_entries.inc()
-            self._send("DEL", key)
+            if self._link is not None:
+                self._link.tell(_unheard, "DEL", key)
             return None
 
     def write(self, key: str, entry: Entry) -> bool:
@@ -126,45 +131,25 @@ class ExactCache:
             data = encode(entry, key)
         except UnicodeDecodeError:
             return False
-        self._send("SET", key, data, "EX", self._ttl_s)
+        if self._link is not None:
+            self._link.tell(self._written, "SET", key, data, "EX", self._ttl_s)
         return True
 
-    def _send(self, *command: bytes | str | int) -> None:
-        if self._link is None:
-            return
-        try:
-            # A Redis that is full still takes the other commands.
-            self._link.call(*command).add_done_callback(self._written if command[0] == "SET" else _fetched)
-        except RedisUnavailable as error:
-            self._writes.fails(error)
-
-    def _looked_up(self, future: "asyncio.Future[Any]") -> None:
-        """As the reply comes: nobody may fetch it, since the request can be refused meanwhile."""
-        error = _fetched(future)
+    def _written(self, error: RedisUnavailable | None) -> None:
         if error is None:
-            self._reads.works()
-        elif _reads_only(error):  # a claim, which is a write
-            self._writes.fails(error)
-        else:
-            self._reads.fails(error)
-
-    def _written(self, future: "asyncio.Future[Any]") -> None:
-        if error := _fetched(future):
-            self._writes.fails(error)
-        else:
             self._writes.works()
+        else:
+            self._writes.fails(error)
 
 
-def _fetched(future: "asyncio.Future[Any]") -> BaseException | None:
-    return None if future.cancelled() else future.exception()
-
-
-def _reads_only(error: BaseException) -> bool:
-    return str(error).startswith(_READS_ONLY)
+def _unheard(_: RedisUnavailable | None) -> None:
+    """A Redis that takes no writes still takes these, and one that does not has said so elsewhere."""
 
 
 def cache_key(tenant: str, endpoint: str, revision: str, payload: Mapping[str, Any]) -> str:
     """One key for requests that ask for the same, however they write it down."""
-    asked = {name: value for name, value in payload.items() if name not in _TRANSPORT}
+    asked = payload
+    if not _TRANSPORT.isdisjoint(payload):
+        asked = {name: value for name, value in payload.items() if name not in _TRANSPORT}
     canonical = orjson.dumps([tenant, endpoint, revision, asked], option=orjson.OPT_SORT_KEYS)
     return f"{TAG}:cache:{hashlib.sha256(canonical).hexdigest()}"

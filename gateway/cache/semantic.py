@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gateway.cache.exact import cache_key
+from gateway.redis_channel import RedisUnavailable
 from gateway.redis_cluster import TAG
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_link import RedisLink
 
 log = logging.getLogger(__name__)
 

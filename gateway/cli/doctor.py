@@ -17,7 +17,8 @@ import typer
 
 from gateway.cli import embedded_redis, ports
 from gateway.cli.up import default_cluster
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_channel import RedisUnavailable
+from gateway.redis_link import RedisLink
 from gateway.settings import ConfigError, Settings
 
 _PACKAGES = ("fastapi", "langchain", "langserve", "semantic-kernel", "ray", "redis", "xllamacpp", "gradio")

@@ -18,7 +18,8 @@ from redis.exceptions import RedisError
 from gateway import redis_address
 from gateway.cli import embedded_redis, keys
 from gateway.cli.process import Process
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_channel import RedisUnavailable
+from gateway.redis_link import RedisLink
 from gateway.settings import Settings
 
 # What a part may take to end by itself once it is told: Ray stops engines and a dozen processes.

@@ -8,14 +8,14 @@ from gateway.cache.entry import Entry
 from gateway.cache.exact import ExactCache, cache_key
 from gateway.cache.mail import Mail
 from gateway.cache.policy import Policy, policy
-from gateway.completion.answer import Answer
 from gateway.completion.cached import CachedAnswer, serves
 from gateway.completion.request import Call
 from gateway.completion.semantic import Question, Semantic
 from gateway.context import RequestContext
 from gateway.metrics import CacheOutcome, Metrics
 
-_BYPASS = ((b"x-llmgw-cache", b"bypass"),)
+# Of an answer in which the cache had no part, where there is one.
+BYPASS = (b"x-llmgw-cache", b"bypass")
 
 
 class Caching:
@@ -53,12 +53,6 @@ class Caching:
             lookup.question = self.semantic.question(call, context, revision)
         lookup.hurries = hurries
         return lookup
-
-    def bypassed(self, answer: Answer) -> Answer:
-        """An answer in which the cache had no part, and which says so where there is a cache."""
-        if self.cache.on:
-            answer.headers = (*answer.headers, *_BYPASS)
-        return answer
 
 
 class Lookup:
@@ -109,6 +103,11 @@ class Lookup:
         if self.claim is not None:  # nobody makes it here
             await self._caching.cache.take(self.key, self.claim, None)
         return self._cached(near, "semantic")
+
+    def drop(self) -> None:
+        """Nobody wants to know any more."""
+        if self._pending is not None:
+            self._pending.cancel()
 
     async def again(self, lost: Claim | None) -> CachedAnswer | None:
         """The same, now that nobody makes the answer any more that was claimed so."""

@@ -20,7 +20,8 @@ from gateway.completion.request import Call, Endpoint
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, NoReplica, UpstreamFailed
 from gateway.metrics import Metrics
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_channel import RedisUnavailable
+from gateway.redis_link import RedisLink
 from gateway.routing.pool import Pool
 from gateway.settings import Settings
 

@@ -12,8 +12,9 @@ from gateway.limits.scripts import script
 from gateway.limits.told import Headers, told
 from gateway.limits.window import SECOND_NS, SLOTS, Window, Windows
 from gateway.metrics import Metrics
+from gateway.redis_channel import RedisUnavailable
 from gateway.redis_cluster import TAG
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_link import RedisLink
 from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ from gateway.limits.scripts import script
 from gateway.limits.shares import Limit, Shares, Verdict
 from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
+from gateway.redis_channel import RedisUnavailable
 from gateway.redis_cluster import TAG
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_link import RedisLink
 from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
@@ -133,8 +134,10 @@ class Reservation:
             self._owner.shares.give_back(self._context, self._quota, self._tokens, used, asked.result().at)
             return
         arguments = (self._tokens, used, self._quota.tokens_per_minute, asked.result().at, self._id)
-        settled = asyncio.ensure_future(self._owner.link.evaluate(_SETTLE, self._keys, *arguments))
-        settled.add_done_callback(_unsettled)
+        try:
+            self._owner.link.evaluate(_SETTLE, self._keys, *arguments).add_done_callback(_unsettled)
+        except RedisUnavailable as error:
+            log.info("a reservation was not settled: %s", error)
 
 
 def _unsettled(settled: "asyncio.Future[object]") -> None:

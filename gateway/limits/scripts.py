@@ -2,7 +2,7 @@
 
 from importlib import resources
 
-from gateway.redis_link import Script
+from gateway.redis_script import Script
 
 
 def script(*names: str) -> Script:

@@ -62,7 +62,9 @@ class Ledger:
             "what is used waits, since Redis does not add it up",
         )
         self._add = redis.register_script(_ADD) if redis is not None else None
-        self._sums: dict[Account, list[int]] = defaultdict(lambda: [0] * len(SUMS))
+        # By the fields of an Account.
+        self._sums: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(SUMS))
+        self._day, self._midnight = "", 0.0
         # Given to Redis and not acknowledged: sent again as it is.
         self._sent: list[tuple[str, str, list[Any]]] = []
 
@@ -85,12 +87,14 @@ class Ledger:
     def _note(self, context: RequestContext, model: str, usage: Usage, seconds: float) -> None:
         if self._redis is None:
             return
-        account = Account(_today(), context.tenant, context.key_name, model, context.door)
-        sums = self._sums[account]
+        if time.time() >= self._midnight:
+            self._day, self._midnight = _today()
+        sums = self._sums[self._day, context.tenant, context.key_name, model, context.door]
+        prompt, completion, cached, _ = usage
         sums[0] += 1
-        sums[1] += usage.prompt
-        sums[2] += usage.completion
-        sums[3] += usage.cached
+        sums[1] += prompt
+        sums[2] += completion
+        sums[3] += cached
         sums[4] += int(seconds * 1000)
 
     async def run(self) -> None:
@@ -127,7 +131,7 @@ class Ledger:
         self._sums.clear()
         for account, values in sums.items():
             for what, value in zip(SUMS, values, strict=True):
-                by_day[account.day] += [orjson.dumps([*account[1:], what]), value]
+                by_day[account[0]] += [orjson.dumps([*account[1:], what]), value]
         self._sent = [(secrets.token_hex(8), day, arguments) for day, arguments in by_day.items()]
 
 
@@ -170,5 +174,7 @@ def write_csv(rows: Iterable[UsageRow]) -> str:
     return text.getvalue()
 
 
-def _today() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).date().isoformat()
+def _today() -> tuple[str, float]:
+    """The day, and when it ends, in seconds since the epoch."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return today.date().isoformat(), (today + timedelta(days=1)).timestamp()

@@ -17,8 +17,10 @@ import orjson
 
 from gateway.context import SESSION_ID
 from gateway.errors import InvalidField, SessionNotFound, SessionsUnavailable, TooManySessions
+from gateway.redis_channel import Argument, RedisUnavailable
 from gateway.redis_cluster import TAG
-from gateway.redis_link import Argument, RedisLink, RedisUnavailable, Script
+from gateway.redis_link import RedisLink
+from gateway.redis_script import Script
 
 MAX_BYTES = 256 * 1024
 MAX_SESSIONS = 10_000

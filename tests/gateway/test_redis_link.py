@@ -11,8 +11,10 @@ import pytest
 import uvloop
 from redis.asyncio import Redis
 
-from gateway import redis_link
-from gateway.redis_link import RedisLink, RedisUnavailable, Script
+from gateway import redis_channel, redis_link
+from gateway.redis_channel import RedisUnavailable
+from gateway.redis_link import RedisLink
+from gateway.redis_script import Script
 from tests.gateway.limits.links import (
     answers,
     fake_redis,
@@ -36,7 +38,8 @@ def times(monkeypatch):
 
     def set_times(**values: float) -> None:
         for name, value in values.items():
-            monkeypatch.setattr(redis_link, f"{name}_S", value)
+            of = redis_channel if name in ("TIMEOUT", "STALLED") else redis_link
+            monkeypatch.setattr(of, f"{name}_S", value)
 
     set_times(TIMEOUT=NEVER, STALLED=2 * NEVER, CONNECT=NEVER, RECONNECT=0.05)
     return set_times
@@ -95,7 +98,7 @@ async def test_commands_of_one_turn_of_the_loop_go_out_in_one_write(redis_server
         monkeypatch.setattr(transport, "write", spy)
         first = [link.call("ECHO", f"a{number}") for number in range(50)]
         assert await asyncio.gather(*first) == [f"a{number}".encode() for number in range(50)]
-        second = [asyncio.create_task(link.evaluate(ECHO_KEY, "k", number)) for number in range(50)]
+        second = [link.evaluate(ECHO_KEY, "k", number) for number in range(50)]
         assert await asyncio.gather(*second) == [[b"k", str(number).encode()] for number in range(50)]
     echoes = [data for data in written if b"ECHO" in data]
     assert [data.count(b"ECHO") for data in echoes] == [50]

@@ -88,7 +88,7 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     """The bounds on Redis' and the embeddings' time are wide: on a busy machine either may be late."""
     engines = Engines(meanings)
-    wide = {"gateway.redis_link.TIMEOUT_S": 1.5, "gateway.completion.semantic.EMBEDDING_S": 10.0}
+    wide = {"gateway.redis_channel.TIMEOUT_S": 1.5, "gateway.completion.semantic.EMBEDDING_S": 10.0}
 
     async def answer(_reader, writer) -> None:
         writer.write(engines.answer(server.requests[-1]))

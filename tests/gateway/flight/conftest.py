@@ -193,7 +193,7 @@ async def connected(redis, count: int) -> bool:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch) -> None:
     """Redis may take longer than a request waits for it: here all clients and gateways are on one event loop."""
-    monkeypatch.setattr("gateway.redis_link.TIMEOUT_S", 1.0)
+    monkeypatch.setattr("gateway.redis_channel.TIMEOUT_S", 1.0)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.limits import requests, reservations, shares, window
-from gateway.redis_link import Script
+from gateway.redis_script import Script
 
 SECOND_US = 1_000_000
 

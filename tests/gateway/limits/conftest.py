@@ -1,6 +1,6 @@
 import pytest
 
-from gateway import redis_link
+from gateway import redis_channel, redis_link
 from gateway.limits.requests import RequestLimits
 from gateway.metrics import Metrics
 from tests.gateway.limits.clocks import clock_of_redis, clock_of_workers
@@ -12,8 +12,8 @@ from tests.polling import eventually
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """No busy machine shall take a Redis that is there for one that is late."""
-    monkeypatch.setattr(redis_link, "TIMEOUT_S", 10.0)
-    monkeypatch.setattr(redis_link, "STALLED_S", 20.0)
+    monkeypatch.setattr(redis_channel, "TIMEOUT_S", 10.0)
+    monkeypatch.setattr(redis_channel, "STALLED_S", 20.0)
     monkeypatch.setattr(redis_link, "CONNECT_S", 10.0)
     monkeypatch.setattr(redis_link, "RECONNECT_S", 0.05)
 
@@ -27,7 +27,7 @@ async def redis(redis):
 @pytest.fixture
 def hasty(patient, monkeypatch):
     """For tests of a Redis that is late; it has to come before the link."""
-    monkeypatch.setattr(redis_link, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(redis_channel, "TIMEOUT_S", 0.3)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_channel import RedisUnavailable
+from gateway.redis_link import RedisLink
 from tests.polling import eventually
 
 

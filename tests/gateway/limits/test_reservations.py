@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
@@ -147,7 +148,7 @@ async def test_a_refusal_takes_nothing(pair, redis):
 
 async def test_nobody_uses_anothers(pair):
     quota = Quota(tokens_per_minute=10, concurrency=1)
-    for who in (WHO, WHO._replace(tenant="other"), WHO._replace(key_name="other")):
+    for who in (WHO, replace(WHO, tenant="other"), replace(WHO, key_name="other")):
         assert not isinstance(await asks(pair[0], quota, 10, who), GatewayError)
 
 
@@ -155,7 +156,7 @@ async def test_without_redis_each_worker_grants_its_share():
     worker = Reservations(None, 2, Metrics())
     assert await _granted(worker, Quota(tokens_per_minute=2), 1)
     assert isinstance(await asks(worker, Quota(tokens_per_minute=2), 1), RateLimited)
-    quota, who = Quota(concurrency=4), WHO._replace(key_name="other")
+    quota, who = Quota(concurrency=4), replace(WHO, key_name="other")
     held = [await asks(worker, quota, 1, who) for _ in range(2)]
     assert isinstance(await asks(worker, quota, 1, who), RateLimited)
     held[0].settle(1)

@@ -8,7 +8,8 @@ import pytest
 from backend.directory import Record, State, connect
 from backend.doorbell import Doorbell
 from gateway import redis_address
-from gateway.redis_link import RedisLink, RedisUnavailable
+from gateway.redis_channel import RedisUnavailable
+from gateway.redis_link import RedisLink
 from tests.gateway.limits.links import linked, running
 from tests.gateway.redis_faults.gateways import PARTS, create_key, gateway, told
 from tests.gateway.redis_faults.servers import Watched, watched

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from langserve import RemoteRunnable
 
-from gateway import redis_link
+from gateway import redis_channel, redis_link
 from gateway.app import create_app
 from gateway.redis_link import RedisLink
 from gateway.settings import Settings
@@ -134,7 +134,7 @@ async def two(patient, redis_server, engine) -> AsyncIterator[Sequence[Gateway]]
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """No busy machine shall take a Redis that is there for one that is late."""
-    monkeypatch.setattr(redis_link, "TIMEOUT_S", 10.0)
-    monkeypatch.setattr(redis_link, "STALLED_S", 20.0)
+    monkeypatch.setattr(redis_channel, "TIMEOUT_S", 10.0)
+    monkeypatch.setattr(redis_channel, "STALLED_S", 20.0)
     monkeypatch.setattr(redis_link, "CONNECT_S", 10.0)
     monkeypatch.setattr(redis_link, "RECONNECT_S", 0.05)
