@@ -2,6 +2,7 @@
 
 import contextvars
 import re
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 _DOORS = frozenset({"v1", "chains", "skills", "sessions", "admin", "health", "metrics"})
@@ -23,8 +24,9 @@ class Quota(NamedTuple):
     tokens_per_month: int = 0
 
 
-class RequestContext(NamedTuple):
-    """The facts about a request that do not come from its body.
+@dataclass(slots=True)
+class RequestContext:
+    """The facts about a request that do not come from its body; nobody changes them.
 
     Attributes:
         request_id: echoed as `x-request-id` and written in the access log.
@@ -36,10 +38,10 @@ class RequestContext(NamedTuple):
         quota: what else the key may use; None means anything.
         admin: it may see what all have used.
         cache: the key's policy.
-        cache_control: the request's header of that name.
-        door: where it came in, as metrics and accounts call it.
-        policy: the routing policy that the request names; None leaves it to the gateway.
         priority: which requests it waits behind.
+        door: where it came in, as metrics and accounts call it.
+        cache_control: the request's header of that name.
+        policy: the routing policy that the request names; None leaves it to the gateway.
         session: requests of one session are best answered by one replica.
         until: when it is given up, by `time.monotonic`, where it wants less than the gateway allows.
     """
@@ -54,10 +56,10 @@ class RequestContext(NamedTuple):
     quota: Quota | None = None
     admin: bool = False
     cache: CachePolicy = "reproducible"
-    cache_control: bytes | None = None
-    door: str = "other"
-    policy: str | None = None
     priority: Priority = "interactive"
+    door: str = "other"
+    cache_control: bytes | None = None
+    policy: str | None = None
     session: str | None = None
     until: float | None = None
 

@@ -12,8 +12,8 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from select import PIPE_BUF
-from typing import NamedTuple
 
 from gateway.context import RequestContext
 from gateway.metrics import Metrics
@@ -24,7 +24,8 @@ FLUSH_S = 0.25
 MAX_NOTED = 400  # more at once would hold the other requests up
 
 
-class RequestRecord(NamedTuple):
+@dataclass(slots=True)
+class RequestRecord:
     """One ended request.
 
     Attributes:

@@ -6,7 +6,7 @@ catalog > context window > metering > caching > single-flight > dispatch
 import functools
 
 from gateway.completion.answer import Answer
-from gateway.completion.caching import Caching, Lookup
+from gateway.completion.caching import BYPASS, Caching, Lookup
 from gateway.completion.catalog import Catalog
 from gateway.completion.dispatch import Dispatch
 from gateway.completion.fallbacks import Fallbacks
@@ -48,11 +48,23 @@ class CompletionPath:
         _check_task(call, pool)
         pool = self._fallbacks.that_fits(call, pool, context)
         lookup = self._caching.begin(call, context, pool.revision)
-        bill = await self._metering.admit(call, pool, context)
-        if lookup is None:
-            answer = self._caching.bypassed(await self._generate(call, pool, context, bill))
-        else:
+        # Mostly nobody has to be asked, which takes no coroutine to find out.
+        try:
+            bill = self._metering.admit_at_once(pool, context) or await self._metering.admit(call, pool, context)
+        except BaseException:
+            if lookup is not None:
+                lookup.drop()
+            raise
+        if lookup is not None:
             answer = await self._answer(call, pool, context, lookup, bill)
+        else:
+            try:
+                answer = await self._dispatch.begin(call, pool, context, bill.ended)
+            except BaseException:
+                bill.cancel()
+                raise
+            if self._caching.cache.on:
+                answer.headers = (*answer.headers, BYPASS)
         if bill.headers:
             answer.headers = (*answer.headers, *bill.headers)
         return answer
@@ -65,18 +77,11 @@ class CompletionPath:
             bill.cancel()
             raise
         if cached is None:
-            generate = functools.partial(self._generate, call, pool, context, bill)
+            generate = functools.partial(self._dispatch.begin, call, pool, context, bill.ended)
             return await self._flights.answer(Asked(lookup, generate, bill))
         if bill.ended is not None:
             bill.ended(cached.usage)
         return cached
-
-    async def _generate(self, call: Call, pool: Pool, context: RequestContext, bill: Bill) -> Answer:
-        try:
-            return await self._dispatch.begin(call, pool, context, bill.ended)
-        except BaseException:
-            bill.cancel()
-            raise
 
 
 def _check_task(call: Call, pool: Pool) -> None:

@@ -5,9 +5,9 @@ arrivals > admission > routing > upstream; other replicas first, then the same a
 
 import asyncio
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
+from time import monotonic
 
 from gateway.completion.admission import Admission
 from gateway.completion.answer import MAX_BODY_BYTES, Answer, EngineAnswer
@@ -19,13 +19,7 @@ from gateway.completion.request import Call
 from gateway.completion.resumable import ResumableAnswer
 from gateway.completion.retries import Pauses, RuleBook, Rules, backoff_s
 from gateway.context import RequestContext
-from gateway.errors import (
-    DeadlineExceeded,
-    GatewayError,
-    NoReplica,
-    ReplicaUnreachable,
-    UpstreamBusy,
-)
+from gateway.errors import DeadlineExceeded, GatewayError, NoReplica, ReplicaUnreachable, UpstreamBusy
 from gateway.limits.usage import Ended
 from gateway.metrics import Metrics
 from gateway.routing.arrivals import Arrivals
@@ -68,18 +62,23 @@ class Dispatch:
         self._pauses = Pauses()
         self._metrics = metrics
 
-    async def begin(self, call: Call, pool: Pool, context: RequestContext, ended: Ended | None) -> Answer:
+    def begin(self, call: Call, pool: Pool, context: RequestContext, ended: Ended | None) -> Awaitable[Answer]:
         """The first answer that a replica begins, of this model or of one that stands in for it."""
         rules = self._rules.of(pool.model)
         rules.budget.earn()
         errand = Errand(call, context, rules.timeouts.total)
+        first = self._first(pool, rules, errand, ended)
+        return self._or_another(first, pool, errand, ended) if rules.fallbacks else first
+
+    async def _or_another(self, first: Awaitable[Answer], pool: Pool, errand: Errand, ended: Ended | None) -> Answer:
+        """The model's answer, or that of the first of its fallbacks that has one."""
         try:
-            return await self._first(pool, rules, errand, ended)
+            return await first
         except GatewayError as error:
-            if not errand.next_model(error) or not rules.fallbacks:
+            if not errand.next_model(error):
                 raise
             failure = error
-        for other in self._fallbacks.of(pool, call, context, failure):
+        for other in self._fallbacks.of(pool, errand.call, errand.context, failure):
             try:
                 answer = await self._first(other, self._rules.of(other.model), errand, ended)
             except GatewayError as error:
@@ -92,41 +91,41 @@ class Dispatch:
 
     async def _first(self, pool: Pool, rules: Rules, errand: Errand, ended: Ended | None) -> Answer:
         """The first answer that a replica of this model begins, once the request has a place."""
-        if not pool.replicas.get(errand.call.endpoint.task):
-            pool = await self._arrival(pool, rules, errand)
-        # Mostly there is room, which takes no coroutine to find out.
-        slot = self._admission.free(pool) or await self._admission.enter(pool, errand.context)
+        call, slot, again = errand.call, None, 0
         try:
+            if not pool.replicas.get(call.endpoint.task):
+                pool = await self._arrival(pool, rules, errand)
+            # Mostly there is room, which takes no coroutine to find out.
+            slot = self._admission.free(pool) or await self._admission.enter(pool, errand.context)
             if slot.waited_s:
                 errand.queued_s += slot.waited_s
                 pool = await self._arrival(pool, rules, errand)  # who was there then may have gone
-            return await self._ask_pool(pool, rules, errand, slot.until(ended))
-        except BaseException:
-            slot.leave()
+            replicas = pool.replicas[call.endpoint.task]
+            keep = pool.continues and len(replicas) > 1
+            while True:
+                for replica in self._candidates(pool, replicas, errand, call):
+                    errand.pay(rules)
+                    try:
+                        part = await self._ask(replica, call, rules, errand, keep=keep)
+                    except GatewayError as error:
+                        self._noted(error, replica, pool, errand)
+                    else:
+                        return self._announced(part, replica, pool, rules, errand, slot.until(ended))
+                again += 1
+                await self._pause(replicas, rules, errand, again)
+        except BaseException as error:
+            if slot is not None:
+                slot.leave()
+            if isinstance(error, GatewayError):
+                errand.told(error)
             raise
 
-    async def _ask_pool(self, pool: Pool, rules: Rules, errand: Errand, ended: Ended | None) -> Answer:
-        call = errand.call
-        replicas = pool.replicas[call.endpoint.task]
-        keep = pool.continues and len(replicas) > 1
-        failure: GatewayError | None = None
-        again = 0
-        while True:
-            rested = self._pauses.rested(replicas)
-            for replica in self._router.order(pool, rested, errand.context, call) if rested else ():
-                if replica.id in errand.spent:
-                    continue
-                if failure is not None:
-                    errand.pay(rules, failure)
-                try:
-                    part = await self._ask(replica, call, rules, errand, keep=keep)
-                    return self._announced(part, replica, pool, rules, errand, ended)
-                except GatewayError as error:
-                    self._noted(error, replica, pool, errand)
-                    if failure is None or not isinstance(error, ReplicaUnreachable):
-                        failure = error
-            again += 1
-            await self._pause(replicas, rules, errand, failure, again)
+    def _candidates(self, pool: Pool, replicas: Sequence[Replica], errand: Errand, call: Call) -> Sequence[Replica]:
+        """Those of them that may be asked now, in the order in which they are."""
+        rested = self._pauses.rested(replicas)
+        if errand.spent:
+            rested = [replica for replica in rested if replica.id not in errand.spent]
+        return self._router.order(pool, rested, errand.context, call) if rested else ()
 
     def _announced(
         self, part: EngineAnswer, replica: Replica, pool: Pool, rules: Rules, errand: Errand, ended: Ended | None
@@ -157,8 +156,8 @@ class Dispatch:
         if errand.replica is not None:
             errand.spend(errand.replica)
         replicas = (self._arrivals.known(pool.model) or pool).replicas.get(call.endpoint.task, ())
-        able = [one for one in self._pauses.rested(replicas) if one.continues and one.id not in errand.spent]
-        for replica in self._router.order(pool, able, errand.context, call) if able and not errand.late else ():
+        able = [replica for replica in replicas if replica.continues]
+        for replica in self._candidates(pool, able, errand, call) if not errand.late else ():
             try:
                 part = await self._ask(replica, call, rules, errand, keep=False)
             except GatewayError as error:
@@ -172,7 +171,7 @@ class Dispatch:
     async def _ask(self, replica: Replica, call: Call, rules: Rules, errand: Errand, *, keep: bool) -> EngineAnswer:
         """Raises GatewayError, of which the replica's router knows then."""
         attempt = self._router.begin(replica)
-        began = time.perf_counter()
+        began = monotonic()
         errand.asked += 1
         errand.replica = replica
         headers = {"content-type": "application/json", "x-request-id": errand.context.request_id}
@@ -199,7 +198,7 @@ class Dispatch:
             attempt.abandoned()
             raise
         finally:
-            errand.engine_s += time.perf_counter() - began
+            errand.engine_s += monotonic() - began
 
     def _noted(self, error: GatewayError, replica: Replica, pool: Pool, errand: Errand) -> None:
         """Takes note of a replica's failure; raises it when no other is to be asked."""
@@ -209,10 +208,9 @@ class Dispatch:
             self._pauses.note(replica, error, seconds)
         errand.failed(replica, error)
 
-    async def _pause(
-        self, replicas: Sequence[Replica], rules: Rules, errand: Errand, failure: GatewayError | None, again: int
-    ) -> None:
+    async def _pause(self, replicas: Sequence[Replica], rules: Rules, errand: Errand, again: int) -> None:
         """Waits until the same replicas may be asked once more; raises where that is no use, or not needed."""
+        failure = errand.failure
         left = [replica for replica in replicas if replica.id not in errand.spent]
         if not left:
             if failure is None or isinstance(failure, ReplicaUnreachable):
@@ -225,8 +223,7 @@ class Dispatch:
             seconds = seconds and rest_s + seconds
         if failure is None:
             return  # those that had to rest have just rested enough
-        now = time.monotonic()
-        if seconds is None or rules.fallbacks or seconds > _LONGEST_PAUSE_S or now + seconds >= errand.until:
+        if seconds is None or rules.fallbacks or seconds > _LONGEST_PAUSE_S or monotonic() + seconds >= errand.until:
             raise failure
         await asyncio.sleep(seconds)
 

@@ -38,12 +38,13 @@ class Errand:
         queued_s: seconds that it waited for a place at them.
         replica: the last that was asked.
         spent: ids of replicas that are not to be asked again.
+        failure: of the model, the one that says most; None while there is none.
         resuming: it is now asked for the rest of an answer.
     """
 
     __slots__ = (
-        "_costs", "_faults", "_silent", "asked", "call", "context", "engine_s", "queued_s", "replica", "resuming",
-        "spent", "until",
+        "_costs", "_faults", "_silent", "asked", "call", "context", "engine_s", "failure", "queued_s", "replica",
+        "resuming", "spent", "until",
     )  # fmt: skip
 
     def __init__(self, call: Call, context: RequestContext, total_s: float) -> None:
@@ -53,6 +54,7 @@ class Errand:
         self.engine_s = 0.0
         self.queued_s = 0.0
         self.replica: Replica | None = None
+        self.failure: GatewayError | None = None
         self.spent: Set[str] = _NONE
         self.resuming = False
         self._silent = self._faults = 0
@@ -70,6 +72,8 @@ class Errand:
 
     def failed(self, replica: Replica, error: GatewayError) -> None:
         """Takes note of it; raises `error` when no other replica is to be asked."""
+        if self.failure is None or not isinstance(error, ReplicaUnreachable):
+            self.failure = error
         if self.late:
             raise error
         if isinstance(error, ReplicaUnreachable):
@@ -90,18 +94,17 @@ class Errand:
         else:
             raise error  # the request's own
 
-    def pay(self, rules: Rules, error: GatewayError) -> None:
-        """Before another is asked; raises `error` when the model's budget is used up."""
-        if self._costs:
+    def pay(self, rules: Rules) -> None:
+        """Before one is asked; raises the failure before it when that costs, and the model's budget is used up."""
+        if self._costs and self.failure is not None:
             self._costs = False
             if not rules.budget.spend(monotonic()):
-                raise error
+                raise self.failure
 
     def next_model(self, error: GatewayError) -> bool:
         """Whether another model may be asked after this one failed so."""
-        self._faults, self._costs = 0, False
-        ours = isinstance(self.told(error), _OF_THE_MODEL)
-        return ours and self._silent < _MAX_SILENT and not self.late
+        self._faults, self._costs, self.failure = 0, False, None
+        return isinstance(error, _OF_THE_MODEL) and self._silent < _MAX_SILENT and not self.late
 
     def told(self, error: GatewayError) -> GatewayError:
         """The error, with what its headers tell."""

@@ -181,6 +181,8 @@ class Call:
         Args:
             salt: of the engine's prefix cache; None for one that knows of none.
         """
+        if not ask_usage and salt is None and served_name == self.model:
+            return self.body
         changes: dict[str, Any] = {}
         if served_name != self.model:
             changes["model"] = served_name

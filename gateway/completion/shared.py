@@ -26,7 +26,8 @@ class Asked(NamedTuple):
     """One request.
 
     Attributes:
-        generate: begins the answer anew; from then on the bill is its business.
+        generate: begins the answer anew.
+        bill: whoever does not begin it tells it what was saved, or cancels it.
     """
 
     lookup: Lookup

@@ -98,7 +98,11 @@ class SingleFlight:
         """The generation, for as long as anybody wants it."""
         kept = False
         try:
-            answer = await asked.generate()
+            try:
+                answer = await asked.generate()
+            except BaseException:
+                asked.bill.cancel()
+                raise
             try:
                 flight.headers, flight.waited_s = answer.headers, answer.waited_s
                 if answer.stream:

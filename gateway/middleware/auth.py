@@ -59,22 +59,8 @@ class Authentication:
     def _context(self, exchange: Exchange, key: Key | None, door: str) -> RequestContext:
         request_id, cache_control = exchange.request_id.decode(), exchange.fields.get(b"cache-control")
         if key is None:
-            return RequestContext(request_id, admin=self._loopback, cache_control=cache_control, door=door)
-        return RequestContext(
-            request_id,
-            key.tenant,
-            key.name,
-            key.models,
-            key.chains,
-            key.skills,
-            key.requests_per_minute,
-            key.quota,
-            key.admin,
-            key.cache,
-            cache_control,
-            door,
-            priority=key.priority,
-        )
+            return RequestContext(request_id, admin=self._loopback, door=door, cache_control=cache_control)
+        return RequestContext(request_id, *key.caller, door, cache_control)
 
 
 def _key_headers(headers: Headers, fields: Mapping[bytes, bytes]) -> Headers:

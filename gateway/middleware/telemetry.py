@@ -1,10 +1,12 @@
 """Counts and times every request, and notes it for the access log."""
 
 import time
+from collections.abc import Awaitable
 
 from gateway.context import current
 from gateway.middleware.asgi import ASGIApp, Receive, Scope, Send, exchange_of
 from gateway.request_log import RequestLog, RequestRecord
+from gateway.server.exchange import Exchange
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's name for a client that left before the answer
 
@@ -16,21 +18,22 @@ class Telemetry:
         self._app = app
         self._log = log
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = exchange_of(scope)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         self._log.begin()
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._log.end(
-                RequestRecord(
-                    scope["method"],
-                    scope["raw_path"],
-                    CLIENT_CLOSED_REQUEST if exchange.client_left else exchange.status or 500,
-                    exchange.last_byte_s or time.perf_counter() - exchange.began_at,
-                    exchange.first_byte_s,
-                    exchange.client_left,
-                    current.get(),
-                    time.time(),
-                )
+        exchange_of(scope).on_end = self._note
+        return self._app(scope, receive, send)
+
+    def _note(self, exchange: Exchange, scope: Scope) -> None:
+        """Called in the request's own context."""
+        self._log.end(
+            RequestRecord(
+                scope["method"],
+                scope["raw_path"],
+                CLIENT_CLOSED_REQUEST if exchange.client_left else exchange.status or 500,
+                exchange.last_byte_s or time.perf_counter() - exchange.began_at,
+                exchange.first_byte_s,
+                exchange.client_left,
+                current.get(),
+                time.time(),
             )
+        )

@@ -10,6 +10,7 @@ Nearly no request has one, and what a request without them pays is one look.
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast, get_args
 
 from gateway.context import SESSION_ID, Priority, RequestContext, RoutingPolicy
@@ -35,7 +36,8 @@ def with_wishes(context: RequestContext, key: Key | None, fields: Mapping[bytes,
     """
     if fields.keys().isdisjoint(_HEADERS):
         return context
-    return context._replace(
+    return replace(
+        context,
         policy=_policy(_said(fields, _POLICY), key),
         priority=_priority(_said(fields, _PRIORITY), context.priority),
         session=_session(_said(fields, _SESSION)),

@@ -37,7 +37,8 @@ class CompletionEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
-        call = Call.parse(self._endpoint, await exchange.body.whole())
+        arrived = exchange.body.arrived()
+        call = Call.parse(self._endpoint, arrived if arrived is not None else await exchange.body.whole())
         answer = await self._path.send(call, current.get())
         try:
             if answer.stream:

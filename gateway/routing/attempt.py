@@ -29,7 +29,6 @@ class Attempt:
         self._probe = not breaker.closed and breaker.probe(now)
         self._over = False
 
-    @property
     def measures(self) -> bool:
         """Whether the number of a whole answer's tokens is of any use."""
         return self._clock() - self._standing.measured_at >= _NEW_S

@@ -6,7 +6,7 @@ Source: https://asgi.readthedocs.io/en/latest/specs/www.html
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Scope
@@ -44,12 +44,13 @@ class Exchange:
         began_at: by `time.perf_counter`; `first_byte_s` and `last_byte_s` are counted from it.
         response_headers: go into the response beside the application's.
         keep_alive: another request may follow on this connection.
+        on_end: called with this and the scope when the application has returned.
         running: the application has been called.
     """
 
     __slots__ = (
-        "_body_delivered", "_channel", "_failure", "_head", "_over", "_remaining", "_scope", "_unsent_head",
-        "answered", "began_at", "body", "client_left", "fields", "first_byte_s", "keep_alive", "last_byte_s",
+        "_body_delivered", "_channel", "_failure", "_flowing", "_head", "_over", "_remaining", "_scope", "_unsent_head",
+        "answered", "began_at", "body", "client_left", "fields", "first_byte_s", "keep_alive", "last_byte_s", "on_end",
         "request_id", "response_headers", "running", "status", "task",
     )  # fmt: skip
 
@@ -68,6 +69,7 @@ class Exchange:
         self.first_byte_s: float | None = None
         self.last_byte_s: float | None = None
         self.response_headers: list[tuple[bytes, bytes]] = []
+        self.on_end: Callable[[Exchange, Scope], None] | None = None
         self.task: asyncio.Task[None] | None = None
         self._channel = channel
         self._scope = scope
@@ -75,6 +77,7 @@ class Exchange:
         self._over: asyncio.Event | None = None
         self._failure: GatewayError | None = None
         self._head: ResponseHead | None = None
+        self._flowing = False  # a body in chunks is under way
         self._unsent_head = b""
         self._remaining: int | None = None
         scope["extensions"]["llmgw.exchange"] = self
@@ -98,12 +101,14 @@ class Exchange:
             if not self.answered:
                 self._break_off()
                 self.body.drop()
+            if self.on_end is not None:
+                self.on_end(self, self._scope)
             self._channel.ended(self)
 
     def leave(self) -> None:
         """The client is gone: nobody wants the rest of the answer."""
         if not self.answered and not self.client_left:
-            self.client_left = True
+            self.client_left, self._flowing = True, False
             if self.task is not None:
                 self.task.cancel()
             if not self.running:  # and never will be
@@ -173,6 +178,10 @@ class Exchange:
 
         Once it has left, nothing is written: the task has been cancelled, and may still speak.
         """
+        if self._flowing and more and body:  # nearly all of a stream
+            channel = self._channel
+            channel.write(b"%x\r\n%b\r\n" % (len(body), body))
+            return channel.paused is None
         if self.client_left:
             return True
         if not self.status or self.answered:
@@ -182,7 +191,9 @@ class Exchange:
             data, self._unsent_head = self._unsent_head + data, b""
         if data:
             self._channel.write(data)
-        if not more:
+        if more:
+            self._flowing = self._head is not None and self._head.chunked
+        else:
             self._end()
         return self._channel.paused is None
 
@@ -203,7 +214,7 @@ class Exchange:
         return body
 
     def _end(self) -> None:
-        self.answered = True
+        self.answered, self._flowing = True, False
         self.last_byte_s = time.perf_counter() - self.began_at
         self.body.drop()
         self._channel.answered(self)
@@ -221,7 +232,7 @@ class Exchange:
     def _break_off(self) -> None:
         """The application ended without a whole response: a 500 if nothing was sent, else a cut that shows."""
         if self.client_left or (self.status and not self._unsent_head):
-            self.answered = True
+            self.answered, self._flowing = True, False
             self._wake()
             self._channel.close()
             return

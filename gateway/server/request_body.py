@@ -92,6 +92,14 @@ class RequestBody:
         self.unread = 0
         return data
 
+    def arrived(self) -> bytes | None:
+        """All of it, if it is there already; raises as `read` does."""
+        if not self.complete or len(self._parts) != 1 or self.unread > self._bounds.buffered_bytes:
+            return None
+        self._check(self._size)
+        self.unread = 0
+        return self._parts.pop()
+
     async def whole(self) -> bytes:
         """All of it; raises as `read` does."""
         parts = [await self.read()]

@@ -5,7 +5,7 @@ Source: https://www.rfc-editor.org/rfc/rfc9112#name-message-body
 
 import http
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in http.HTTPStatus}
 Headers = Sequence[tuple[bytes, bytes]]
@@ -13,7 +13,8 @@ _BODILESS = frozenset({204, 304})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})  # are the server's business
 
 
-class ResponseHead(NamedTuple):
+@dataclass(slots=True)
+class ResponseHead:
     """One head, ready to be sent.
 
     Attributes:

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.context import CachePolicy, Priority, Quota, RoutingPolicy
 
+_Names = frozenset[str] | None
+_Caller = tuple[str, str, _Names, _Names, _Names, int | None, Quota | None, bool, CachePolicy, Priority]
+
 
 class Key(BaseModel):
     """An API key, known by its hash only.
@@ -51,3 +54,10 @@ class Key(BaseModel):
     def quota(self) -> Quota | None:
         limits = (self.tokens_per_minute, self.concurrency, self.tokens_per_day, self.tokens_per_month)
         return Quota(*(limit or 0 for limit in limits)) if any(limits) else None
+
+    @cached_property
+    def caller(self) -> _Caller:
+        """What a RequestContext has from its key, in the order of its fields from `tenant` to `priority`."""
+        allowed = (self.models, self.chains, self.skills)
+        limits = (self.requests_per_minute, self.quota)
+        return (self.tenant, self.name, *allowed, *limits, self.admin, self.cache, self.priority)

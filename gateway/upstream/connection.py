@@ -61,7 +61,8 @@ class Connection(asyncio.Protocol):
         self.sent_at = now = self._loop.time()
         self._idle_s, self._first_token, self._until = timeouts.idle, now + timeouts.first_token, until
         self._deadline = now + timeouts.first_byte
-        if self._timer is None or min(self._deadline, self._first_token, until) < self._timer_at:
+        at = self._timer_at
+        if self._timer is None or self._deadline < at or self._first_token < at or until < at:
             self._arm()
         self._transport.write(request)
         return exchange
@@ -115,7 +116,7 @@ class Connection(asyncio.Protocol):
         else:
             if self._receiving is None:
                 self._body.clear()  # of a second answer, which nobody asked for
-            else:
+            elif self._body:
                 self._deliver(exchange)
             if self._bodiless_bytes > MAX_HEADER_BYTES:  # of headers, chunk extensions or trailers
                 self._fail(UpstreamFailed("The engine sent headers without end."))
@@ -176,7 +177,8 @@ class Connection(asyncio.Protocol):
         exchange = self._receiving
         if exchange is None or self._interim:
             return
-        self._deliver(exchange)
+        if self._body:
+            self._deliver(exchange)
         self._receiving = None
         self._keep_alive = not self._until_eof and self._parser.should_keep_alive()
         exchange.end()
@@ -205,16 +207,16 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: GatewayError) -> None:
         exchange, self._receiving = self._receiving, None
         if exchange is not None:
-            self._deliver(exchange)
+            if self._body:
+                self._deliver(exchange)
             exchange.fail(error)
         self.abort()
 
     def _deliver(self, exchange: Exchange) -> None:
         body = self._body
-        if body:
-            self._bodiless_bytes = 0
-            if not self._begun:
-                self._begun, self._first_token = True, NEVER
-                self._deadline = self._loop.time() + self._idle_s
-            exchange.feed(body[0] if len(body) == 1 else b"".join(body))
-            body.clear()
+        self._bodiless_bytes = 0
+        if not self._begun:
+            self._begun, self._first_token = True, NEVER
+            self._deadline = self._loop.time() + self._idle_s
+        exchange.feed(body[0] if len(body) == 1 else b"".join(body))
+        body.clear()

@@ -96,7 +96,8 @@ class Exchange(UpstreamResponse):
 
     def end(self) -> None:
         self._complete = True
-        self.wake()
+        if self._waiter is not None:
+            self.wake()
 
     def fail(self, error: GatewayError) -> None:
         """The answer will not be complete. What has arrived of it can still be read."""
@@ -114,7 +115,8 @@ class Exchange(UpstreamResponse):
         before, self._size = self._size, self._size + len(data)
         if before < HIGH_WATER_BYTES <= self._size:
             self._source.pause()
-        self.wake()
+        if self._waiter is not None:
+            self.wake()
 
     def _hand_on(self, sink: Sink, data: bytes) -> None:
         try:

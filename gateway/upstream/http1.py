@@ -6,6 +6,7 @@ It knows nothing of completions, of replicas' health or of failover; it gives on
 import asyncio
 import logging
 import ssl
+import time
 
 from gateway.errors import ReplicaSilent, ReplicaUnreachable
 from gateway.origin import Origin
@@ -44,17 +45,25 @@ class HttpClient(UpstreamClient):
         pool, timeouts = self._pool(origin), timeouts or self._timeouts
         request = _encode(path, pool.host_line, headers, body)
         connection = pool.kept()
-        if connection is not None:
+        fresh = connection is None
+        while True:
+            if connection is None:
+                left_s = until - time.monotonic()
+                connection = await pool.connect(min(timeouts.connect, left_s))
+            exchange = connection.send(request, timeouts, until)
             try:
-                return await _exchange(connection.send(request, timeouts, until))
-            except ReplicaSilent:
-                # A kept connection may be closed by the server just as we use it; a new one tells the truth.
-                if asyncio.get_running_loop().time() - connection.sent_at > STALE_S:
+                while not exchange.started:
+                    await exchange.change()
+            except BaseException as error:
+                exchange.close()
+                silent = isinstance(error, ReplicaSilent) and time.monotonic() - connection.sent_at <= STALE_S
+                if fresh or not silent:
                     raise
+                # A kept connection may be closed by the server just as we use it; a new one tells the truth.
                 log.debug("a kept connection to %s was closed", origin.authority)
-        left_s = until - asyncio.get_running_loop().time()
-        connection = await pool.connect(min(timeouts.connect, left_s))
-        return await _exchange(connection.send(request, timeouts, until))
+                connection, fresh = None, True
+            else:
+                return exchange
 
     async def aclose(self) -> None:
         for pool in self._pools.values():
@@ -74,17 +83,6 @@ def _encode(path: str, host_line: str, headers: dict[str, str], body: bytes) -> 
         raise ValueError("a line break in a request header")
     head = f"POST {path} HTTP/1.1\r\n{host_line}content-length: {len(body)}\r\n{lines}\r\n"
     return head.encode("latin-1") + body
-
-
-async def _exchange(exchange: Exchange) -> Exchange:
-    """The same, once its head is there."""
-    try:
-        while not exchange.started:
-            await exchange.change()
-    except BaseException:
-        exchange.close()
-        raise
-    return exchange
 
 
 class Pool:

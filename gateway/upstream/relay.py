@@ -21,7 +21,7 @@ from gateway.upstream.usage import Usage
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _ERROR = re.compile(rb'^(?:data:\s*\{\s*"error"\s*:(?!\s*null)|event:\s*error|error:)', re.MULTILINE)
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
-_E, _NL, _BRACE = b"e\n}"
+_E = ord("e")
 # What engines say of an answer that they have given up: vLLM where it is told to, OpenRouter where its provider fails.
 GIVEN_UP = frozenset({"abort", "error"})
 # Of a stream that may have to be gone on with: some 5,000 tokens, in the events of vLLM.
@@ -110,8 +110,8 @@ class EventStream:
         """The frames that `data` completes, up to the end of the stream."""
         self.events += 1
         # One event of one line, neither an error nor the end: nearly all of an engine's are.
-        one_line = data.find(b"\n") == len(data) - 2 and data[-1] == _NL
-        if one_line and data.startswith(b'data: {"') and data[8] != _E and data[-3] == _BRACE and self._splitter.empty:
+        plain = data.endswith(b"}\n\n") and data.startswith(b'data: {"') and data[8] != _E
+        if plain and data.find(b"\n") == len(data) - 2 and not self._splitter.rest:
             frames = data
         else:
             frames = self._looked_into(self._splitter.feed(data))
@@ -187,6 +187,7 @@ class _Relay:
     def __init__(self, stream: EventStream, client: Client) -> None:
         self._stream = stream
         self._client = client
+        self._check, self._write = stream.check, client.write
 
     @property
     def done(self) -> bool:
@@ -197,10 +198,9 @@ class _Relay:
         return self._client.full
 
     def write(self, data: bytes) -> bool:
-        stream = self._stream
-        frames = stream.check(data)
-        keeps_up = not frames or self._client.write(frames)
-        return keeps_up and not stream.ended
+        frames = self._check(data)
+        keeps_up = not frames or self._write(frames)
+        return keeps_up and not self._stream.ended
 
 
 def _finished_choices(frames: bytes) -> set[int]:

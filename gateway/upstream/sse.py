@@ -12,20 +12,19 @@ DONE = b"data: [DONE]\n\n"
 
 
 class FrameSplitter:
-    """Cuts arriving bytes at the last frame boundary, so that a half-sent event is never passed on."""
+    """Cuts arriving bytes at the last frame boundary, so that a half-sent event is never passed on.
+
+    Attributes:
+        rest: what has come of a frame whose end is not there.
+    """
 
     def __init__(self) -> None:
-        self._rest = b""
-
-    @property
-    def empty(self) -> bool:
-        """No frame has begun whose end is not there."""
-        return not self._rest
+        self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
         """Returns the complete frames so far (possibly none); line endings come out as `\\n`."""
-        if self._rest:
-            data = self._rest + data
+        if self.rest:
+            data = self.rest + data
         elif data.endswith(b"\n\n") and b"\r" not in data:
             return data
         if b"\r" in data:
@@ -34,8 +33,8 @@ class FrameSplitter:
         end = data.rfind(b"\n\n") + 2
         if end == 1:
             end = 0
-        self._rest = data[end:]
-        if len(self._rest) > MAX_FRAME_BYTES:
+        self.rest = data[end:]
+        if len(self.rest) > MAX_FRAME_BYTES:
             raise StreamInterrupted("The engine sent an event without end.")
         return data[:end]
 

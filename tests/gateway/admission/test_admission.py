@@ -1,6 +1,7 @@
 """Places at the engines, and who gets them."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -189,7 +190,7 @@ async def test_who_cannot_begin_in_time_is_refused(queue_wait_s, left_s):
     await door.fill()
     until = None if left_s is None else asyncio.get_running_loop().time() + left_s
     with pytest.raises(Overloaded, match=r"no place within 0(\.0\d+)? s"):
-        await door.admission.enter(door.pool, SOMEONE._replace(until=until))
+        await door.admission.enter(door.pool, replace(SOMEONE, until=until))
     assert (door.waiting, door.refused("late")) == (0, 1)
 
 

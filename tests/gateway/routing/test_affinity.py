@@ -74,9 +74,9 @@ def test_tenants_have_homes_of_their_own():
 
 def test_a_session_stays_together_whatever_it_asks():
     homes = Homes(upstreams(4))
-    session = CALLER._replace(session="s-1")
+    session = replace(CALLER, session="s-1")
     assert len({homes.of(call, session) for call in CALLS[:100]}) == 1
-    sessions = [CALLER._replace(session=f"s-{number}") for number in range(50)]
+    sessions = [replace(CALLER, session=f"s-{number}") for number in range(50)]
     assert len({homes.of(CALLS[0], session) for session in sessions}) == 4
 
 

@@ -119,11 +119,11 @@ def test_the_operator_chooses_by_model_and_a_request_for_itself(clock):
     router = Router("affinity", {"m": "round-robin"}, Metrics(), clock)
     in_turns = [order(router, replicas)[0] for _ in range(4)]
     assert in_turns == [*replicas, *replicas]
-    stays = [order(router, replicas, CALLER._replace(policy="affinity"))[0] for _ in range(10)]
+    stays = [order(router, replicas, replace(CALLER, policy="affinity"))[0] for _ in range(10)]
     assert len(set(stays)) == 1
     for members in (replicas, replicas[:1]):
         with pytest.raises(InvalidRequest, match="no routing policy 'fastest', only affinity, balanced, round-robin"):
-            order(router, members, CALLER._replace(policy="fastest"))
+            order(router, members, replace(CALLER, policy="fastest"))
 
 
 @pytest.mark.parametrize(("default", "by_model"), [("best", {}), ("affinity", {"m": "best"})])
