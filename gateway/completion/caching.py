@@ -106,8 +106,8 @@ class Lookup:
 
     def drop(self) -> None:
         """Nobody wants to know any more."""
-        if self._pending is not None:
-            self._pending.cancel()
+        if self._pending is not None and not self._pending.cancel():
+            self._pending.exception()  # fetched, or asyncio would log it
 
     async def again(self, lost: Claim | None) -> CachedAnswer | None:
         """The same, now that nobody makes the answer any more that was claimed so."""

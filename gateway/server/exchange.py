@@ -101,9 +101,9 @@ class Exchange:
             if not self.answered:
                 self._break_off()
                 self.body.drop()
+            self._channel.ended(self)
             if self.on_end is not None:
                 self.on_end(self, self._scope)
-            self._channel.ended(self)
 
     def leave(self) -> None:
         """The client is gone: nobody wants the rest of the answer."""

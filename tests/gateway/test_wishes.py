@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import asdict
 
 import httpx
 import orjson
@@ -24,7 +25,7 @@ NOTHING = {"policy": None, "priority": "interactive", "session": None, "left_s":
 
 async def probe(scope, receive, send) -> None:
     """Answers with what the layers made of the headers."""
-    context = current.get()._asdict()
+    context = asdict(current.get())
     until = context["until"]
     context["left_s"] = None if until is None else until - asyncio.get_running_loop().time()
     await exchange_of(scope).respond(200, (), orjson.dumps({name: context[name] for name in NOTHING}))
