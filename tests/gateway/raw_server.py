@@ -5,7 +5,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -75,7 +75,8 @@ async def raw_server(*answers: bytes | Script, tls: ssl.SSLContext | None = None
     finally:
         listener.close()
         for writer in open_connections.values():
-            writer.transport.abort()
+            with suppress(AttributeError):  # Debian's Python 3.11.2 cannot abort a TLS connection that is over
+                writer.transport.abort()
         await asyncio.gather(*filter(None, open_connections), return_exceptions=True)
 
 
