@@ -190,9 +190,10 @@ class _Attempt:
         return min(asyncio.get_running_loop().time() + self.timeouts.idle, self.until)
 
     def abort(self) -> None:
-        """Closes the connection now: aiohttp would first send what is left of the request."""
-        if self.transport is not None and self.connection is not None:
-            self.transport.abort()
+        """Closes the connection now: aiohttp would first send what is left of the request. Idempotent."""
+        transport, self.transport = self.transport, None
+        if transport is not None and self.connection is not None:
+            transport.abort()
             self.connection.close()
 
 
