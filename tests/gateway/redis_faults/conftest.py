@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway import redis_follower, redis_link
+from gateway import redis_channel, redis_follower, redis_link
 from gateway.limits import usage
 from tests.gateway.redis_faults.gateways import PARTS, Gateway, create_key, gateway
 from tests.gateway.redis_faults.proxy import Proxy, proxy
@@ -15,7 +15,8 @@ def times(monkeypatch):
 
     def set_times(**values: float) -> None:
         for name, value in values.items():
-            monkeypatch.setattr(redis_link, f"{name}_S", value)
+            of = redis_channel if name in ("TIMEOUT", "STALLED") else redis_link
+            monkeypatch.setattr(of, f"{name}_S", value)
 
     monkeypatch.setattr(usage, "FLUSH_S", 0.1)
     monkeypatch.setattr(redis_follower, "RETRY_S", 0.1)
