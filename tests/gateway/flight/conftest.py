@@ -50,6 +50,10 @@ class Engine:
         return self.server.url
 
     async def answer(self, reader, writer) -> None:
+        if self.server.requests[-1].startswith(b"GET /health "):  # one whose answers fail is looked at now and then
+            writer.write(sized(b"{}"))
+            await writer.drain()
+            return
         self.asked += 1
         number, body = self.asked, json.loads(self.server.requests[-1].partition(b"\r\n\r\n")[2])
         if self.refusals:
