@@ -47,8 +47,8 @@ class Told:
         self._told(error)
 
 
-# Who waits for a reply, since when, to which command, and the script that it names.
-_Due = tuple["asyncio.Future[Any] | Told", float, tuple[Argument, ...], Script | None]
+# Who waits for a reply, since when, and where it is a script's: which, and its keys and arguments.
+_Due = tuple["asyncio.Future[Any] | Told", float, Script | None, tuple[Argument, ...]]
 
 
 class Channel(asyncio.Protocol):
@@ -82,7 +82,8 @@ class Channel(asyncio.Protocol):
         if self.lost.done():
             waiter.set_exception(RedisUnavailable(self.lost.result()))
             return
-        self._put(command, (waiter, self._loop.time(), command, script))
+        # What may have to be sent again is kept, and nothing else: an answer for the cache may be long.
+        self._put(command, (waiter, self._loop.time(), script, command[2:] if script is not None else ()))
         if self._timer is None:
             self._timer = self._loop.call_later(TIMEOUT_S, self._look)
 
@@ -129,11 +130,11 @@ class Channel(asyncio.Protocol):
             self.close(ends)
 
     def _refused(self, reason: str, entry: _Due) -> None:
-        waiter, at, command, script = entry
+        waiter, at, script, arguments = entry
         if script is None or not reason.startswith("NOSCRIPT"):
             waiter.set_exception(RedisUnavailable(reason))
             return
-        self._put(("EVAL", script.text, *command[2:]), (waiter, at, command, None))
+        self._put(("EVAL", script.text, *arguments), (waiter, at, None, ()))
         # Others that are due before it were sent later.
         self._loop.call_at(at + TIMEOUT_S, _fail, waiter, "no answer in time, since it did not know the script")
 

@@ -102,8 +102,7 @@ class EngineAnswer(Answer):
         events: EventStream | None = None,
         first: bytes = b"",
     ) -> None:
-        # As Answer has it, without the call: each answer of an engine is one of these.
-        self.stream, self.headers, self.waited_s, self.foreign = events is not None, (), 0.0, False
+        super().__init__(stream=events is not None)
         self.ended: Ended | None = None
         self.source = events
         self._exchange = exchange
@@ -194,7 +193,7 @@ class EngineAnswer(Answer):
         ended, self.ended = self.ended, None
         used = self.used() if ended is not None or self.source is not None or self._attempt.measures() else None
         if self.source is None or self.source.finished:
-            self._attempt.ended(used.completion if used is not None else None)
+            self._attempt.ended(None if used is None else used.completion)
         else:
             self._attempt.abandoned()
         if ended is not None and used is not None:

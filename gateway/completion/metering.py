@@ -37,7 +37,7 @@ class Metering:
         self._ledger = ledger
 
     def admit_at_once(self, pool: Pool, context: RequestContext) -> Bill | None:
-        """What `admit` returns or raises, where it asks nobody; else None."""
+        """What `admit` would return or raise, where nobody has to be asked for it; else None."""
         limits = self._limits
         if context.quota is None and (limits.alone or context.requests_per_minute is None):
             return Bill(self._ledger.open(context, pool.model, None), limits.admit_alone(context))
@@ -45,8 +45,6 @@ class Metering:
 
     async def admit(self, call: Call, pool: Pool, context: RequestContext) -> Bill:
         """Raises RateLimited or OverBudget when a limit of the key is in the way."""
-        if (bill := self.admit_at_once(pool, context)) is not None:
-            return bill
         if context.quota is None:
             headers = await self._limits.admit(context)
             return Bill(self._ledger.open(context, pool.model, None), headers)

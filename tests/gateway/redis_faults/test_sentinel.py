@@ -68,8 +68,8 @@ def _fails_over(sentinel) -> bool:
 async def test_one_sentinel_is_enough(redis_watched: Watched):
     for sentinel in redis_watched.sentinels[:2]:
         sentinel.kill()
-    async with linked(redis_watched.url):
-        pass
+    async with linked(redis_watched.url) as link:
+        assert await link.call("PING") == b"PONG"
 
 
 async def test_a_service_that_nobody_knows_is_one_line(redis_watched: Watched, caplog):
