@@ -70,8 +70,7 @@ class Gateway:
         new.replace(self.config)
 
     def workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in psutil.Process(self.process.pid).children() if lives(child)]
 
     def logged(self, words: str) -> int:
         return self.log.read_text().count(words)
@@ -127,6 +126,14 @@ async def open_stream(url: str) -> Stream:
     stream = Stream(url)
     await asyncio.wait_for(stream.begun.wait(), 30)
     return stream
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it neither has ended nor does so while it is looked at."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def worker_of(gateway: Gateway, engine: Engine) -> Callable[[], list[psutil.Process]]:
