@@ -6,7 +6,7 @@ Source: https://prometheus.github.io/client_python/multiprocess/
 """
 
 import os
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter as Counts
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
@@ -25,14 +25,12 @@ class BatchHistogram(Histogram):
 
     def observe_all(self, values: Iterable[float]) -> None:
         """Observes each of `values`, and writes each of its own values once."""
-        counts, total = [0] * len(self._upper_bounds), 0.0
-        for value in values:
-            counts[bisect_left(self._upper_bounds, value)] += 1
-            total += value
-        for bucket, count in zip(self._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
-        self._sum.inc(total)
+        ordered, below = sorted(values), 0
+        for bucket, bound in zip(self._buckets, self._upper_bounds, strict=True):
+            if (count := bisect_right(ordered, bound)) > below:
+                bucket.inc(count - below)
+                below = count
+        self._sum.inc(sum(ordered))
 
 
 class Metrics:

@@ -39,20 +39,20 @@ class ExactCache:
         link: None where there is no Redis.
         ttl_s: how long an entry lasts; 0 turns the cache off.
         max_bytes: of one answer; longer ones are not kept.
+
+    Attributes:
+        on: there is a cache.
     """
 
     def __init__(self, link: RedisLink | None, ttl_s: int, max_bytes: int, metrics: Metrics) -> None:
         self.max_bytes = max_bytes
+        self.on = link is not None and ttl_s > 0
         self._link = link if ttl_s else None
         self._ttl_s = ttl_s
         self._metrics = metrics
         # Apart: a Redis that is full still answers.
         self._reads = RedisPart("cache", metrics, log, "the cache is in use", "the cache is not in use")
         self._writes = RedisPart("cache_writes", metrics, log, "the cache is written", "the cache is not written")
-
-    @property
-    def on(self) -> bool:
-        return self._link is not None
 
     @property
     def available(self) -> bool:

@@ -112,19 +112,6 @@ class EngineAnswer(Answer):
         self._first = first
 
     @classmethod
-    def whole(
-        cls, exchange: UpstreamResponse, body: bytes, call: Call, attempt: Attempt, until: float
-    ) -> "EngineAnswer":
-        """Of a whole body: a failure is an error then that another engine may make good."""
-        if body.startswith((b'{"error"', b'{"object":"error"')):
-            raise UpstreamFailed("The engine answered with an error under a status of success.")
-        if not body.rstrip().endswith(b"}"):
-            raise UpstreamFailed("The engine's answer is not a whole JSON object.")
-        if call.endpoint.streams and (b'"choices"' not in body or _given_up(body)):
-            raise UpstreamFailed("The engine's answer has nothing in it, or was given up.")
-        return cls(exchange, call, attempt, until, None, body)
-
-    @classmethod
     async def open(
         cls,
         exchange: UpstreamResponse,
@@ -206,9 +193,23 @@ class EngineAnswer(Answer):
             self._attempt.failed(error)
 
 
+def whole(body: bytes, call: Call) -> bytes:
+    """The body of a whole answer; a failure is an error here that another engine may make good.
+
+    `find`, since CPython's `in` makes an exception of bytes that it looks for, and drops it.
+    """
+    if body.startswith((b'{"error"', b'{"object":"error"')):
+        raise UpstreamFailed("The engine answered with an error under a status of success.")
+    if not body.rstrip().endswith(b"}"):
+        raise UpstreamFailed("The engine's answer is not a whole JSON object.")
+    if call.generates and (body.find(b'"choices"') < 0 or _given_up(body)):
+        raise UpstreamFailed("The engine's answer has nothing in it, or was given up.")
+    return body
+
+
 def _given_up(body: bytes) -> bool:
     """Whether a choice ended in what is no answer's end; inside a JSON string the quotes would be escaped."""
-    return (b'"abort"' in body or b'"error"' in body) and _NO_END.search(body) is not None
+    return (body.find(b'"abort"') >= 0 or body.find(b'"error"') >= 0) and _NO_END.search(body) is not None
 
 
 async def _first_event(events: EventStream, within_s: float) -> bytes:

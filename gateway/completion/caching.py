@@ -39,7 +39,7 @@ class Caching:
         """Asks the cache without waiting for it; None where it has no part. `revision` is the model's."""
         if not self.cache.on:
             return None
-        sampled, control = call.endpoint.streams, context.cache_control
+        sampled, control = call.generates, context.cache_control
         allowed = policy(call.payload, sampled=sampled, key=context.cache, cache_control=control)
         if allowed is None:
             return None

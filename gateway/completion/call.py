@@ -86,5 +86,5 @@ class CompletionPath:
 
 def _check_task(call: Call, pool: Pool) -> None:
     """Raises InvalidRequest when the model is for other endpoints."""
-    if pool.tasks and call.endpoint.task not in pool.tasks:
+    if pool.tasks and call.task not in pool.tasks:
         raise InvalidRequest(f"The model '{pool.model}' does not serve {call.endpoint}.", param="model")

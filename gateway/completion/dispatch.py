@@ -10,7 +10,7 @@ from functools import partial
 from time import monotonic
 
 from gateway.completion.admission import Admission
-from gateway.completion.answer import MAX_BODY_BYTES, Answer, EngineAnswer
+from gateway.completion.answer import MAX_BODY_BYTES, Answer, EngineAnswer, whole
 from gateway.completion.cache_salt import cache_salt
 from gateway.completion.errand import Errand
 from gateway.completion.fallbacks import Fallbacks
@@ -93,14 +93,14 @@ class Dispatch:
         """The first answer that a replica of this model begins, once the request has a place."""
         call, slot, again = errand.call, None, 0
         try:
-            if not pool.replicas.get(call.endpoint.task):
+            if not pool.replicas.get(call.task):
                 pool = await self._arrival(pool, rules, errand)
             # Mostly there is room, which takes no coroutine to find out.
             slot = self._admission.free(pool) or await self._admission.enter(pool, errand.context)
             if slot.waited_s:
                 errand.queued_s += slot.waited_s
                 pool = await self._arrival(pool, rules, errand)  # who was there then may have gone
-            replicas = pool.replicas[call.endpoint.task]
+            replicas = pool.replicas[call.task]
             keep = pool.continues and len(replicas) > 1
             while True:
                 for replica in self._candidates(pool, replicas, errand, call):
@@ -155,7 +155,7 @@ class Dispatch:
         errand.resuming = True
         if errand.replica is not None:
             errand.spend(errand.replica)
-        replicas = (self._arrivals.known(pool.model) or pool).replicas.get(call.endpoint.task, ())
+        replicas = (self._arrivals.known(pool.model) or pool).replicas.get(call.task, ())
         able = [replica for replica in replicas if replica.continues]
         for replica in self._candidates(pool, able, errand, call) if not errand.late else ():
             try:
@@ -186,7 +186,9 @@ class Dispatch:
             if exchange.status != 200:
                 raise await refusal(exchange, replica, call)
             if not call.stream:
-                return EngineAnswer.whole(exchange, await exchange.body(MAX_BODY_BYTES), call, attempt, until)
+                return EngineAnswer(
+                    exchange, call, attempt, until, None, whole(await exchange.body(MAX_BODY_BYTES), call)
+                )
             return await EngineAnswer.open(
                 exchange, call, attempt, until, usage_asked=usage_asked, keep=keep, timeouts=rules.timeouts
             )
@@ -229,7 +231,7 @@ class Dispatch:
 
     async def _arrival(self, pool: Pool, rules: Rules, errand: Errand) -> Pool:
         """The same model's, once it has replicas."""
-        task = errand.call.endpoint.task
+        task = errand.call.task
         if rules.fallbacks and not pool.asleep:
             raise NoReplica(f"The model '{pool.model}' has no replica at the moment. Please try again soon.")
         try:

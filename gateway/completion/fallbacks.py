@@ -35,7 +35,7 @@ class Fallbacks:
         """Those that have a replica and may be used by this caller, in order; larger ones where that was the error."""
         for name in self._rules.of(pool.model).fallbacks:
             other = self._directory.pool(name) if context.allows(name) else None
-            if other is None or not other.replicas.get(call.endpoint.task):
+            if other is None or not other.replicas.get(call.task):
                 continue
             if isinstance(error, ContextLengthExceeded) and (other.max_model_len or 0) <= (pool.max_model_len or 0):
                 continue

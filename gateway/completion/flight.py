@@ -188,8 +188,10 @@ class Flight:
         """Idempotent: the first word counts."""
         if not self.ended:
             self.ended, self.error = True, error
-            self._tell()
-            self._set_apart()
+            if self._waiting or self.watchers:
+                self._tell()
+            if self._apart is not None:
+                self._set_apart()
 
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -140,18 +140,21 @@ class Call:
     Attributes:
         payload: the request body, parsed.
         body: the same as bytes, forwarded as they came where nothing has to change.
+        task, generates: what a model must be able to do for it, and whether it is to say something.
         stream: whether it asks for a stream.
     """
 
     # Read at every step of the path: slots are what Python reads fastest.
-    __slots__ = ("body", "endpoint", "model", "payload", "stream")
+    __slots__ = ("body", "endpoint", "generates", "model", "payload", "stream", "task")
 
     def __init__(self, endpoint: Endpoint, payload: dict[str, Any], body: bytes) -> None:
         self.endpoint = endpoint
         self.model: str = payload["model"]
         self.payload = payload
         self.body = body
-        self.stream = endpoint.streams and bool(payload.get("stream"))
+        # The attributes of an enum's members are slow to read.
+        self.task, self.generates = endpoint.task, endpoint.streams
+        self.stream = self.generates and bool(payload.get("stream"))
 
     @classmethod
     def parse(cls, endpoint: Endpoint, body: bytes) -> "Call":
@@ -203,7 +206,7 @@ class Call:
 
     def most_tokens(self, max_model_len: int | None) -> int:
         """About how many the whole may come to; of an answer without a bound, a usual one."""
-        if not self.endpoint.streams:
+        if not self.generates:
             return self.prompt_tokens
         asked = self.payload.get("max_completion_tokens") or self.payload.get("max_tokens") or _USUAL_ANSWER_TOKENS
         answer = min(asked, max_model_len or asked) * self.choices

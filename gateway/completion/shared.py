@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from gateway.cache.entry import Entry
 from gateway.completion import assembly
@@ -22,7 +23,8 @@ _SHARED = ((b"x-llmgw-cache", b"shared"),)
 _OWN = frozenset({"id", "created", "system_fingerprint", "usage"})
 
 
-class Asked(NamedTuple):
+@dataclass(slots=True)
+class Asked:
     """One request.
 
     Attributes:

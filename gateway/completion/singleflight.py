@@ -123,7 +123,8 @@ class SingleFlight:
             log.exception("a generation failed")
             flight.end(GatewayError("Internal error."))
         finally:
-            flight.end(FlightLost())  # it was cancelled, unless it has ended
+            if not flight.ended:  # it was cancelled
+                flight.end(FlightLost())
             self._flights.forget(flight)
             if flight.claim is not None and not kept:
                 await self._cache.take(flight.key, flight.claim, None)

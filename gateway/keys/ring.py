@@ -29,6 +29,9 @@ class KeyRing:
         configured: keys of the cluster file.
         redis: None when there is no Redis, or no secret for what is in it.
         secret: the cluster's key secret.
+
+    Attributes:
+        defined: any key was ever defined: a Redis that has lost them all opens nothing.
     """
 
     def __init__(self, configured: Iterable[Key], redis: Redis | None, secret: bytes, metrics: Metrics) -> None:
@@ -38,15 +41,10 @@ class KeyRing:
         self._stored: Mapping[str, tuple[StoredKey, float]] = {}
         self._version: bytes | None = None
         self._known = redis is None
-        self._ever = bool(self._configured)
+        self.defined = bool(self._configured)
         self._part = RedisPart(
             "keys", metrics, log, "API keys are read", "API keys cannot be read; the last known ones stay"
         )
-
-    @property
-    def defined(self) -> bool:
-        """Whether any key was ever defined: a Redis that has lost them all opens nothing."""
-        return self._ever
 
     def find(self, presented: bytes) -> Key:
         """The key with these bytes. Looked up by digest: how long that takes tells nothing about a key.
@@ -102,4 +100,4 @@ class KeyRing:
         for key in keys:
             stored[key.hash] = key, float("inf")
             stored |= {old: (key, float(until)) for old, until in key.replaced.items()}
-        self._stored, self._known, self._ever = stored, True, self._ever or bool(stored)
+        self._stored, self._known, self.defined = stored, True, self.defined or bool(stored)

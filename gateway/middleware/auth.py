@@ -66,7 +66,7 @@ class Authentication:
 def _key_headers(headers: Headers, fields: Mapping[bytes, bytes]) -> Headers:
     """Every one of them: of a repeated header `fields` has the last only."""
     if len(fields) == len(headers):
-        return [(name, fields[name]) for name in KEY_HEADERS & fields.keys()]
+        return [(name, fields[name]) for name in KEY_HEADERS if name in fields]
     return [header for header in headers if header[0] in KEY_HEADERS]
 
 

@@ -198,7 +198,7 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def _begin(self, exchange: Exchange) -> None:
-        exchange.task = task = self._loop.create_task(exchange.run(self._app))
+        exchange.task = task = self._loop.create_task(exchange.run(self._app), name="request")
         self._tasks.add(task)
 
     def _last_request(self) -> None:
@@ -220,7 +220,7 @@ class ClientConnection(asyncio.Protocol):
                 (b"content-type", b"application/json"),
                 (b"content-length", b"%d" % len(body)),
             )
-            self.write(ResponseHead.encode(error.status, headers, "", "1.1", keep_alive=False).data + body)
+            self.write(ResponseHead(error.status, headers, "", "1.1", keep_alive=False).data + body)
         self.close()
 
     def _on_timer(self) -> None:

@@ -150,7 +150,7 @@ class Exchange:
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole response."""
-        if self.full is not None:
+        if self._channel.paused is not None:
             await self._keep_up()
         self.start(status, headers, len(body))
         self.write(body, more=False)
@@ -159,7 +159,7 @@ class Exchange:
         """Status and headers; they go out with the first of the body, as ASGI has it, in one packet.
 
         Args:
-            length: as of ResponseHead.encode.
+            length: as of ResponseHead.
         """
         if self.status:
             raise RuntimeError("a second response to one request")
@@ -167,7 +167,7 @@ class Exchange:
         # A client that was not told to go on may send its body now, or not.
         keep_alive = self.keep_alive and (body.complete or not body.expects_continue)
         headers = (*self._channel.default_headers, *headers, *self.response_headers)
-        head = ResponseHead.encode(status, headers, scope["method"], scope["http_version"], keep_alive, length)
+        head = ResponseHead(status, headers, scope["method"], scope["http_version"], keep_alive, length)
         body.expects_continue = False
         self.status, self.keep_alive = status, head.keep_alive
         self.first_byte_s = time.perf_counter() - self.began_at

@@ -76,7 +76,7 @@ class RequestHead:
 
 
 def _path_and_query(target: bytes) -> tuple[bytes, bytes]:
-    if target.startswith(b"/") and b"#" not in target:  # what the parser let through has no other special characters
+    if target.startswith(b"/") and target.find(b"#") < 0:  # what the parser let through has no other special characters
         path, _, query = target.partition(b"?")
         return path, query
     url = httptools.parse_url(target)

@@ -5,7 +5,6 @@ Source: https://www.rfc-editor.org/rfc/rfc9112#name-message-body
 
 import http
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in http.HTTPStatus}
 Headers = Sequence[tuple[bytes, bytes]]
@@ -13,36 +12,30 @@ _BODILESS = frozenset({204, 304})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})  # are the server's business
 
 
-@dataclass(slots=True)
 class ResponseHead:
     """One head, ready to be sent.
 
+    Args:
+        length: of the body in bytes, where the headers do not tell it and it is known.
+
     Attributes:
+        data: as it goes over the wire.
         silent: no body follows, whatever the application sends.
         chunked: the body goes out in chunks.
         length: of the body in bytes, where the head tells it.
         keep_alive: another request may follow.
+
+    Raises:
+        RuntimeError: a header would become two.
+        ValueError: a content-length is no number.
     """
 
-    data: bytes
-    silent: bool
-    chunked: bool
-    length: int | None
-    keep_alive: bool
+    __slots__ = ("chunked", "data", "keep_alive", "length", "silent")
 
-    @classmethod
-    def encode(
-        cls, status: int, headers: Headers, method: str, version: str, keep_alive: bool, length: int | None = None
-    ) -> "ResponseHead":
-        """
-        Args:
-            length: of the body in bytes, where the headers do not tell it and it is known.
-
-        Raises:
-            RuntimeError: a header would become two.
-            ValueError: a content-length is no number.
-        """
-        if not _FRAMING.isdisjoint(dict(headers)):
+    def __init__(
+        self, status: int, headers: Headers, method: str, version: str, keep_alive: bool, length: int | None = None
+    ) -> None:
+        if not _FRAMING.isdisjoint([name for name, _ in headers]):
             fields = dict(headers)
             headers = [header for header in headers if header[0] not in _FRAMING]
             length = int(fields[b"content-length"]) if b"content-length" in fields else length
@@ -58,7 +51,9 @@ class ResponseHead:
             keep_alive = False  # the end of the connection is the end of the body
         if not keep_alive:
             lines.append(b"connection: close")
-        data = b"\r\n".join(lines)
-        if data.count(b"\n") != len(lines) - 1 or data.count(b"\r") != len(lines) - 1:
+        together = b"".join(lines)
+        if together.find(b"\n") >= 0 or together.find(b"\r") >= 0:
             raise RuntimeError("a line break in a response header")
-        return cls(data + b"\r\n\r\n", silent, chunked, length, keep_alive)
+        lines.append(b"\r\n")
+        self.data = b"\r\n".join(lines)
+        self.silent, self.chunked, self.length, self.keep_alive = silent, chunked, length, keep_alive

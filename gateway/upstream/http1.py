@@ -78,10 +78,11 @@ class HttpClient(UpstreamClient):
 
 
 def _encode(path: str, host_line: str, headers: dict[str, str], body: bytes) -> bytes:
-    lines = "".join(map("%s: %s\r\n".__mod__, headers.items()))
-    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    together = "".join(lines)
+    if "\n" in together or "\r" in together:
         raise ValueError("a line break in a request header")
-    head = f"POST {path} HTTP/1.1\r\n{host_line}content-length: {len(body)}\r\n{lines}\r\n"
+    head = "\r\n".join((f"POST {path} HTTP/1.1\r\n{host_line}content-length: {len(body)}", *lines, "\r\n"))
     return head.encode("latin-1") + body
 
 
