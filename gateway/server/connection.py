@@ -198,6 +198,7 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def _begin(self, exchange: Exchange) -> None:
+        # Named, since asyncio counts and formats a name for one that is not.
         exchange.task = task = self._loop.create_task(exchange.run(self._app), name="request")
         self._tasks.add(task)
 
