@@ -40,6 +40,11 @@ class Presence:
         self._read_load = read_load
         await self._become(State.READY)
 
+    async def lost(self) -> None:
+        """The engine is gone: no requests are to come until another replica has taken this one's place."""
+        self._read_load = None
+        await self._become(State.STARTING)
+
     async def drain(self) -> None:
         """From now on no new requests are to come."""
         await self._become(State.DRAINING)

@@ -54,14 +54,15 @@ class EngineReplica:
         self._leave.push_async_callback(self._gang.stop)
         self._server: EngineServer = await _first(EngineServer.start(spec, engine, here), self._gang.watch())
         self._leave.push_async_callback(self._server.stop)
-        self._watch = asyncio.create_task(self._leave_when_gone())
+        self._watch = asyncio.create_task(self._tell_when_gone())
         await self._presence.ready(self._server.load)
         self._leave.push_async_callback(self._drain)
 
-    async def _leave_when_gone(self) -> None:
+    async def _tell_when_gone(self) -> None:
+        """The record stays until Serve has stopped this replica: the model is known, and its requests wait."""
         with suppress(EngineFailed):  # which the health check tells
             await _first(self._server.watch(), self._gang.watch())
-        await self._presence.leave()
+        await self._presence.lost()
 
     async def check_health(self) -> None:
         """Serve's health check: an engine that is gone, in part or whole, or silent makes Ray replace this replica."""
@@ -81,6 +82,8 @@ class EngineReplica:
         await self._leave.aclose()
 
     async def _drain(self) -> None:
+        if self._watch.done():
+            return
         await self._presence.drain()
         try:
             async with asyncio.timeout(self._spec.drain_timeout_s):

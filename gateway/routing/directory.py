@@ -24,6 +24,8 @@ from gateway.routing.replica import Record, Replica
 
 PREFIX = f"{TAG}:directory"
 EXPIRY_S = 10.0
+# For how long a model without a replica is expected back: Ray finds room for another and starts its process meanwhile.
+REPLACED_S = 30.0
 POLL_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ class Directory:
     def _remember(self, record: Record | None) -> None:
         """A model that loses a replica is still expected for a moment: Ray is about to put another in its place."""
         if record is not None:
-            self._left[record.model] = record, asyncio.get_running_loop().time() + EXPIRY_S
+            self._left[record.model] = record, asyncio.get_running_loop().time() + REPLACED_S
 
     def _parse(self, id_: str, value: bytes | str | None) -> Record | None:
         if value is None:

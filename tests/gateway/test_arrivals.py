@@ -91,7 +91,7 @@ async def test_a_model_that_does_not_come_in_time_is_a_503_that_says_so(redis_se
 
 
 async def test_a_model_that_is_given_up_is_not_waited_for(gateway, redis, monkeypatch):
-    monkeypatch.setattr("gateway.routing.directory.EXPIRY_S", 1.0)
+    monkeypatch.setattr("gateway.routing.directory.REPLACED_S", 1.0)
     await join(redis, "m-1", state="starting")
     await eventually(lambda: known(gateway))
     request = ask(gateway)

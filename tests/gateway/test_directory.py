@@ -106,7 +106,7 @@ async def test_only_a_ready_replica_is_asked_and_the_others_tell_of_their_model(
 
 
 async def test_a_model_that_lost_its_replica_is_expected_for_a_moment(directory, redis, monkeypatch):
-    monkeypatch.setattr("gateway.routing.directory.EXPIRY_S", 2.0)
+    monkeypatch.setattr("gateway.routing.directory.REPLACED_S", 2.0)
     await join(redis, "m-1")
     await eventually(lambda: ids(directory))
     await leave(redis, "m-1")
