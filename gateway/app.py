@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from gateway import parts
 from gateway.bridge import langserve, semantic_kernel
-from gateway.completion.request import Endpoint
+from gateway.completion.endpoint import Endpoint
 from gateway.keys.ring import KeyRing
 from gateway.middleware.auth import Authentication
 from gateway.middleware.errors import ErrorResponses
@@ -18,6 +18,7 @@ from gateway.middleware.request_id import RequestId
 from gateway.middleware.telemetry import Telemetry
 from gateway.request_log import RequestLog
 from gateway.routes import admin, chains, health, openai, openapi, sessions, skills
+from gateway.routes.completions import CompletionEndpoint
 from gateway.routes.framework_errors import translate_framework_errors
 from gateway.routes.front import Gateway
 from gateway.routing.directory import Directory
@@ -54,7 +55,7 @@ def create_app(settings: Settings, presence: Presence | None = None) -> FastAPI:
             Middleware(ErrorResponses),
             Middleware(Authentication, own.ring, settings.insecure, settings.loopback),
         ],
-        raw={endpoint: openai.CompletionEndpoint(endpoint, own.path) for endpoint in Endpoint},
+        raw={endpoint: CompletionEndpoint(endpoint, own.path) for endpoint in Endpoint},
         title="LLM access gateway",
         version=version("llm-access-gateway"),
         lifespan=lifespan,

@@ -33,7 +33,8 @@ from pydantic import Field, SkipValidation
 from gateway import context
 from gateway.completion.answer import Answer
 from gateway.completion.call import CompletionPath
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidField
 
 _BY_STATUS: dict[int, type[lc.ModelError]] = {

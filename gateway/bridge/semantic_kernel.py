@@ -33,7 +33,8 @@ from gateway import context
 from gateway.bridge.discovery import discover
 from gateway.completion.answer import Answer
 from gateway.completion.call import CompletionPath
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 
 
 class GatewayChatSettings(PromptExecutionSettings):

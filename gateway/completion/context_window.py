@@ -5,7 +5,8 @@ GPT-2 split, SentencePiece, WordPiece). That bound costs no tokenizer; what pass
 engine's to refuse, with the same error.
 """
 
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 from gateway.errors import ContextLengthExceeded
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 from gateway.upstream.sse import payloads
 from gateway.upstream.usage import Usage
 

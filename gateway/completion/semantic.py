@@ -16,7 +16,8 @@ from gateway.cache.exact import ExactCache
 from gateway.cache.guard import nearness
 from gateway.cache.semantic import Asked, SemanticIndex
 from gateway.completion.dispatch import Dispatch
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, NoReplica, UpstreamFailed
 from gateway.metrics import Metrics

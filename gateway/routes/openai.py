@@ -1,74 +1,15 @@
-"""The OpenAI door: `/v1/*`. The completion endpoints are raw ASGI; bytes in, bytes out.
+"""The OpenAI door: `/v1/models`; `completions.py` has the endpoints that answer.
 
 Source: https://platform.openai.com/docs/api-reference
 """
 
-import asyncio
-import time
 from typing import Any
 
 from fastapi import APIRouter
 
-from gateway.completion.answer import Answer
-from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
-from gateway.completion.request import Call, Endpoint
 from gateway.context import current
-from gateway.errors import GatewayError, StreamInterrupted
-from gateway.middleware.asgi import Receive, Scope, Send, exchange_of
 from gateway.routing.pool import Pool
-from gateway.server.exchange import Exchange
-from gateway.upstream.sse import DONE
-
-_JSON = [(b"content-type", b"application/json")]
-_EVENT_STREAM = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # asks a proxy in front not to collect tokens
-]
-
-
-class CompletionEndpoint:
-    """One of the completion endpoints, as an ASGI application that speaks to the server's exchange itself."""
-
-    def __init__(self, endpoint: Endpoint, path: CompletionPath) -> None:
-        self._endpoint = endpoint
-        self._path = path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = exchange_of(scope)
-        arrived = exchange.body.arrived()
-        call = Call.parse(self._endpoint, arrived if arrived is not None else await exchange.body.whole())
-        answer = await self._path.send(call, current.get())
-        try:
-            if answer.stream:
-                await _stream(answer, exchange)
-            else:
-                body = await answer.body()
-                await exchange.respond(200, (*_JSON, *answer.headers, _overhead(answer, exchange)), body)
-        finally:
-            await answer.aclose()
-
-
-async def _stream(answer: Answer, exchange: Exchange) -> None:
-    exchange.start(200, (*_EVENT_STREAM, *answer.headers, _overhead(answer, exchange)))
-    try:
-        await answer.relay(exchange)
-        last = DONE
-    except GatewayError as error:
-        last = error.event()
-    except asyncio.CancelledError:  # the client has left, and hears nothing; or this worker stops, and it does
-        cut = StreamInterrupted("The gateway stopped before the answer was complete. Please try again.")
-        exchange.write(cut.event(), more=False)
-        raise
-    exchange.write(last, more=False)
-
-
-def _overhead(answer: Answer, exchange: Exchange) -> tuple[bytes, bytes]:
-    """How long this gateway took for it, without the engines."""
-    seconds = time.perf_counter() - exchange.began_at - answer.waited_s
-    # Who joined another's answer has waited less for engines than that one did.
-    return b"x-llmgw-overhead-ms", b"%.2f" % (max(seconds, 0.0) * 1000)
 
 
 def _entry(pool: Pool, created: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from gateway.completion.request import Endpoint
+from gateway.completion.endpoint import Endpoint
 
 _REF = "#/components/schemas/{model}"
 _ERROR = {

@@ -35,6 +35,8 @@ class ClientConnection(asyncio.Protocol):
         paused: done when the client has read enough of what was written; None while it keeps up.
     """
 
+    __deletable__ = ("_parser",)  # mypyc's word for it
+
     def __init__(
         self,
         bounds: Bounds,

@@ -79,5 +79,5 @@ def _path_and_query(target: bytes) -> tuple[bytes, bytes]:
     if target.startswith(b"/") and target.find(b"#") < 0:  # what the parser let through has no other special characters
         path, _, query = target.partition(b"?")
         return path, query
-    url = httptools.parse_url(target)
+    url: Any = httptools.parse_url(target)  # whose types do not say that a part may be missing
     return url.path or b"/", url.query or b""

@@ -31,6 +31,8 @@ class RequestParser:
         in_head: a request has begun whose head is not complete.
     """
 
+    __deletable__ = ("_parser",)  # mypyc's word for it
+
     def __init__(self, sink: Sink, max_head_bytes: int) -> None:
         self.in_head = False
         self._sink = sink

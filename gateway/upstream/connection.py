@@ -29,6 +29,8 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One TCP connection to an engine server, with the parser of its answers on it."""
 
+    __deletable__ = ("_parser",)  # mypyc's word for it
+
     def __init__(self, owner: Owner) -> None:
         self.closed = False
         self._owner = owner

@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.completion.endpoint import Endpoint
 from gateway.completion.errand import Errand
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.request import Call
 from gateway.context import RequestContext
 from tests.faults.faults import says_nothing, sends_headers_only, sends_pings_only, stalls_after
 from tests.faults.test_failover import ASK, CHAT, STREAM, gateway, post, text_of

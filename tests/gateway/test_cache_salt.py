@@ -9,7 +9,8 @@ import pytest
 
 from gateway.app import create_app
 from gateway.completion.cache_salt import CAPABILITY, cache_salt
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 from gateway.context import RequestContext
 from gateway.origin import Origin
 from gateway.routing.replica import Replica

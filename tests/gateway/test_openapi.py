@@ -4,7 +4,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from gateway.app import create_app
-from gateway.completion.request import Endpoint
+from gateway.completion.endpoint import Endpoint
 from gateway.settings import Settings
 
 

@@ -15,7 +15,8 @@ import openai
 import psutil
 import pytest
 
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 from gateway.completion.seam import Said, continuation
 from gateway.upstream.sse import payloads
 from tests.e2e.conftest import running

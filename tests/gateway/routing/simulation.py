@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 from gateway.context import RequestContext
 from gateway.metrics import Metrics
 from gateway.routing.attempt import Attempt

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.completion.request import Call, Endpoint
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.request import Call
 from gateway.context import RequestContext
 from gateway.routing.policies.affinity import BEGINNING, BOUND, SLACK_REQUESTS
 from tests.gateway.routing.simulation import CALLER, Clock, Simulation, chat, pool, router, upstreams

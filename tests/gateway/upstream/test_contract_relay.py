@@ -33,11 +33,12 @@ class Sink:
     def size(self) -> int:
         return sum(map(len, self.taken))
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         self.some.set()
         if self._refusal is not None:
             raise self._refusal
         self.taken.append(data)
+        return not self.done and self.full is None
 
     def has_room(self) -> None:
         full, self.full = self.full, None
