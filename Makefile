@@ -2,18 +2,25 @@
 SHELL  := /bin/bash
 VENV   := .venv
 VLLM   := .venv-vllm
+DIST   := dist
+WHEEL  := .wheel
 BIN    := $(VENV)/bin
 UV_VERSION := 0.13.8
 export UV_NATIVE_TLS := 1
 
-.PHONY: serve test lint types lock chromium iproute2 vllm bench-gateway clean
+.PHONY: serve test test-wheel lint types lock chromium iproute2 vllm wheel bench-gateway clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/llmgw up $(ARGS)
 
 # pytest comes last: its summary line closes the run.
-test: $(VENV)/.installed vllm chromium iproute2 lint types
+test: $(VENV)/.installed vllm chromium iproute2 lint types $(if $(ARGS),,test-wheel)
 	$(BIN)/pytest $(ARGS)
+
+# The doors of the wheel, under faults and hostile clients; all else behaves as the source, which `test` tests.
+test-wheel: wheel
+	$(FROM_WHEEL) $(BIN)/python -c 'import gateway.server.connection as c; assert c.__file__.endswith(".so"), c.__file__'
+	$(FROM_WHEEL) $(BIN)/pytest --import-mode=append tests/faults tests/gateway/server tests/gateway/upstream
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -41,8 +48,21 @@ chromium:
 iproute2:
 	@[ "$$(id -u)" != 0 ] || command -v ip >/dev/null || bash deploy/apt.sh iproute2
 
+# What every request runs through is compiled in the wheel: a request takes a quarter less CPU than from a clone.
+# In $(WHEEL) are the wheel's files for the tests and the benchmarks; the dependencies are the clone's.
+wheel: $(WHEEL)/.installed
+
+$(WHEEL)/.installed: $(VENV)/.installed $(wildcard gateway/*.py gateway/*/*.py gateway/*/*/*.py) pyproject.toml deploy/wheel.sh
+	rm -rf $(DIST) $(WHEEL)
+	bash deploy/wheel.sh $(VENV) $(DIST)
+	$(BIN)/uv pip install -q --no-deps --target $(WHEEL) $(DIST)/*.whl
+	@touch $@
+
+# Instead of the clone's, which Python would find in the working directory.
+FROM_WHEEL := PYTHONPATH=$(CURDIR)/$(WHEEL) PYTHONSAFEPATH=1
+
 # Ours beside other gateways, on two cores, in 40 minutes; benchmarks/gateway/README.md says how.
-bench-gateway: $(VENV)/.installed
+bench-gateway: wheel
 	bash benchmarks/gateway/install.sh && $(BIN)/python -m benchmarks.gateway $(ARGS)
 
 # Versions and hashes only: the index is the reader's own.
@@ -51,4 +71,4 @@ lock: $(VENV)/.installed
 	  --no-header --no-annotate --no-emit-index-url -q -o requirements.lock $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VLLM) .llmgw .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM) $(DIST) $(WHEEL) .llmgw .mypy_cache .ruff_cache .pytest_cache

@@ -15,7 +15,7 @@ from benchmarks.gateway.load import Load
 from benchmarks.gateway.mock import Mock
 from benchmarks.gateway.process import StartFailed
 from benchmarks.gateway.server import Server, started
-from benchmarks.gateway.systems import ALL, OURS, NotInstalled, System
+from benchmarks.gateway.systems import ALL, CLONE, OURS, NotInstalled, System
 
 FAILURES = (StartFailed, NotInstalled, WrongAnswer, OSError)
 SKIPPABLE = (*measure.loads(1), "memory", "scaling", "profile")
@@ -100,11 +100,12 @@ def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         able = [server.system for server in servers]
         if "memory" not in arguments.skip:
             results["memory"] = _memory(able, engine, folder, redis_url, arguments.streams)
-        ours = next((system for system in able if system.name == OURS), None)
-        if ours and "profile" not in arguments.skip:
-            with started(ours, engine, folder, redis_url) as server:
+        by_name = {system.name: system for system in able}
+        # The clone, for a profiler of Python sees nothing of what is compiled.
+        if CLONE in by_name and "profile" not in arguments.skip:
+            with started(by_name[CLONE], engine, folder, redis_url) as server:
                 profiling.profile(server, arguments.results)
-    if ours and "scaling" not in arguments.skip:
+    if OURS in by_name and "scaling" not in arguments.skip:
         results["scaling"] = scaling.measure(folder, arguments.rounds, arguments.seconds)
     return results
 

@@ -14,6 +14,8 @@ from benchmarks.gateway.machine import PEERS
 from benchmarks.gateway.mock import nginx, render
 
 OURS = "llmgw"
+CLONE = f"{OURS}-clone"  # interpreted
+_WHEEL = machine.ROOT / ".wheel"
 _BIN = Path(sys.executable).parent
 
 
@@ -139,13 +141,15 @@ def _uvicorn(app: str) -> Callable[[Site], Launch]:
     return launch
 
 
-def llmgw(site: Site, redis: bool = False) -> Launch:
+def llmgw(site: Site, redis: bool = False, wheel: bool = True) -> Launch:
+    if wheel and not _WHEEL.exists():
+        raise NotInstalled("the wheel is not built: make wheel")
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     configuration = render("llmgw.yaml", site.folder / "cluster.yaml", mock_port=site.mock_port, key_hash=digest)
     env = {"LLMGW_CONFIG": str(configuration), "LLMGW_WORKERS": str(site.workers), "LLMGW_PORT": str(site.port)}
-    return Launch(
-        [sys.executable, "-m", "gateway.cli", "gateway"], env | ({"LLMGW_REDIS_URL": site.redis_url} if redis else {})
-    )
+    env |= {"LLMGW_REDIS_URL": site.redis_url} if redis else {}
+    env |= {"PYTHONPATH": str(_WHEEL), "PYTHONSAFEPATH": "1"} if wheel else {}
+    return Launch([sys.executable, "-m", "gateway.cli", "gateway"], env)
 
 
 def _ours() -> str:
@@ -157,6 +161,7 @@ ALL = (
     System("nginx", machine.nginx_version, _nginx),
     System(OURS, _ours, llmgw, ready="/health/ready"),
     System(f"{OURS}+redis", _ours, lambda site: llmgw(site, redis=True), ready="/health/ready"),
+    System(CLONE, _ours, lambda site: llmgw(site, wheel=False), ready="/health/ready"),
     System("vllm-router", _peer_version("vllm-router", "vllm_router"), _vllm_router),
     System("sgl-router", _peer_version("sgl-router", "sglang_router"), _sgl_router),
     System("tensorzero", _peer_version("tensorzero", "tensorzero"), _tensorzero, ready="",
