@@ -19,6 +19,7 @@ from gateway.cli import embedded_redis, ports
 from gateway.cli.up import default_cluster
 from gateway.redis_channel import RedisUnavailable
 from gateway.redis_link import RedisLink
+from gateway.server import connection
 from gateway.settings import ConfigError, Settings
 
 _PACKAGES = ("fastapi", "langchain", "langserve", "semantic-kernel", "ray", "redis", "xllamacpp", "gradio")
@@ -56,6 +57,8 @@ def _machine() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
+    interpreted = connection.__file__.endswith(".py")
+    yield Finding("gateway", "interpreted, as in any clone; `make wheel` compiles it" if interpreted else "compiled")
     for name in _PACKAGES:
         try:
             yield Finding(name, importlib.metadata.version(name))

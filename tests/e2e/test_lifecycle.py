@@ -82,7 +82,7 @@ def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_doctor_tells_what_is_here():
     done = doctor()
-    for subject in ("Python", "machine", "ray", "cluster file", "models", "Redis", "address"):
+    for subject in ("Python", "machine", "gateway", "ray", "cluster file", "models", "Redis", "address"):
         assert f" ✓ {subject} " in done.stdout
     assert done.returncode == 0
 
