@@ -39,6 +39,12 @@ class RedisLink:
         self._finder = self._address.finder()
         self._channel: Channel | None = None
 
+    @property
+    def live(self) -> bool:
+        """Whether there is a connection, and its answers are not late."""
+        channel = self._channel
+        return channel is not None and not channel.late and not channel.lost.done()
+
     async def run(self) -> None:
         """Stays connected until cancelled."""
         connected = True  # the first failure is news

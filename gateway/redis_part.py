@@ -3,6 +3,7 @@
 import logging
 
 from gateway.metrics import Metrics
+from gateway.redis_link import RedisLink
 
 
 class RedisPart:
@@ -11,13 +12,17 @@ class RedisPart:
         name: the gauge's label `part`.
         log: of the part's module.
         works, fails: what a line says in either case; the reason follows.
+        link: what it asks over, where that is the link that all share.
     """
 
-    def __init__(self, name: str, metrics: Metrics, log: logging.Logger, works: str, fails: str) -> None:
+    def __init__(
+        self, name: str, metrics: Metrics, log: logging.Logger, works: str, fails: str, link: RedisLink | None = None
+    ) -> None:
         self._name = name
         self._metrics = metrics
         self._log = log
         self._words = {True: works, False: fails}
+        self._link = link
         self._state: bool | None = None
 
     @property
@@ -26,7 +31,8 @@ class RedisPart:
         return self._state is not False
 
     def works(self) -> None:
-        if self._state is not True:
+        # A reply may be read after its connection was lost, and after others have heard of that.
+        if self._state is not True and (self._link is None or self._link.live):
             self._change(True, "Redis answers")
 
     def fails(self, reason: object) -> None:

@@ -51,8 +51,8 @@ class ExactCache:
         self._ttl_s = ttl_s
         self._metrics = metrics
         # Apart: a Redis that is full still answers.
-        self._reads = RedisPart("cache", metrics, log, "the cache is in use", "the cache is not in use")
-        self._writes = RedisPart("cache_writes", metrics, log, "the cache is written", "the cache is not written")
+        self._reads = RedisPart("cache", metrics, log, "the cache is in use", "the cache is not in use", link)
+        self._writes = RedisPart("cache_writes", metrics, log, "the cache is written", "the cache is not written", link)
 
     @property
     def available(self) -> bool:

@@ -42,7 +42,12 @@ class RequestLimits:
             lambda key: _Share(key[2], workers), SLOTS * SECOND_NS * workers
         )
         self._redis = RedisPart(
-            "requests", metrics, log, "request limits are counted in Redis", "request limits are counted per worker"
+            "requests",
+            metrics,
+            log,
+            "request limits are counted in Redis",
+            "request limits are counted per worker",
+            link,
         )
 
     async def admit(self, context: RequestContext) -> Headers:

@@ -45,7 +45,7 @@ class Reservations:
         self._ids = itertools.count()
         self._worker = ""
         self.redis = RedisPart(
-            "quotas", metrics, log, "what keys use is counted in Redis", "what keys use is counted per worker"
+            "quotas", metrics, log, "what keys use is counted in Redis", "what keys use is counted per worker", link
         )
 
     def begin(self, context: RequestContext, quota: Quota, tokens: int) -> "Reservation":
