@@ -24,11 +24,15 @@ for _transports in (httpx._transports.default, httpx2._transports.default):
     _transports.create_ssl_context = cache(_transports.create_ssl_context)
 
 
-def pytest_collection_finish() -> None:
-    """What the imports made stays, and the collector need not walk it again, as in a worker of the gateway."""
+# As in a worker of the gateway.
+gc.set_threshold(10_000, 20, 50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_stays() -> None:
+    """Imports and applications leave a million objects: the collector need not walk them in every test."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 class RedisServer:
