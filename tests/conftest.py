@@ -1,3 +1,4 @@
+import gc
 import os
 import socket
 import subprocess
@@ -21,6 +22,17 @@ REDIS = os.environ.get("TEST_REDIS_SERVER") or server_path()
 # Each client that a test makes reads all certificates of the machine, for 50 ms; here they read them once.
 for _transports in (httpx._transports.default, httpx2._transports.default):
     _transports.create_ssl_context = cache(_transports.create_ssl_context)
+
+
+# As in a worker of the gateway.
+gc.set_threshold(10_000, 20, 50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_stays() -> None:
+    """Imports and applications leave a million objects: the collector need not walk them in every test."""
+    gc.collect()
+    gc.freeze()
 
 
 class RedisServer:

@@ -1,0 +1,3 @@
+from gateway.bridge import handlebars
+
+handlebars.defer()

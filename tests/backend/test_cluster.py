@@ -118,7 +118,8 @@ def test_ray_is_closed_to_who_has_no_token(cluster: Cluster) -> None:
     address = next(word.partition("=")[2] for word in raylet.split() if word.startswith("--gcs-address="))
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
     assert address.startswith("127.0.0.1:")
-    environment = os.environ | ENVIRONMENT | {"RAY_AUTH_TOKEN": "0" * 64}
+    # It is refused as often as it asks, once a second.
+    environment = os.environ | ENVIRONMENT | {"RAY_AUTH_TOKEN": "0" * 64, "RAY_NUM_REDIS_GET_RETRIES": "3"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode != 0
     assert "nauthenticated" in result.stderr or "AuthenticationError" in result.stderr
@@ -173,7 +174,7 @@ def test_a_model_that_does_not_load_is_one_line_and_nothing_is_left(tmp_path: Pa
     file = tmp_path / "cluster.yaml"
     model = {"name": "m", "engine": "llamacpp", "source": str(tmp_path / "broken.gguf"), "max_model_len": 128}
     file.write_text(f"models: [{model!r}]\n")
-    cluster = start_cluster("--config", str(file))
+    cluster = start_cluster("--config", str(file), RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT="1")
     below = descendants(cluster.process.pid)
     event = cluster.read_until("failed")
     assert event["message"].startswith("m: the engine of m exited with status 1")

@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.chatbot.page import browser as browser  # a fixture
 from tests.chatbot.upstream import Upstream, scripted_upstream
 
 

@@ -1,11 +1,12 @@
-"""How a person drives the chat page, in a real Chromium. Needs only the page's address."""
+"""How a person drives the chat page, in a real Chromium. Needs the browser and the page's address."""
 
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from playwright.async_api import Page, ViewportSize, async_playwright, expect
+import pytest
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 
 from tests.polling import eventually
 
@@ -87,21 +88,28 @@ class ChatPage:
         await self.page.get_by_role("button", name="New chat").click()
 
 
-@asynccontextmanager
-async def open_tab(width: int = 1280, height: int = 800) -> AsyncIterator[Page]:
-    """A browser of its own with the page in its only tab."""
+@pytest.fixture(scope="package")
+async def browser() -> AsyncIterator[Browser]:
+    """It takes a second to start: the tests of a folder share it, and nothing in it."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_SWITCHES))
-        page = await browser.new_page(viewport=ViewportSize(width=width, height=height))
-        try:
-            yield page
-        finally:
-            await browser.close()
+        yield browser
+        await browser.close()
 
 
 @asynccontextmanager
-async def open_chat(url: str, width: int = 1280, height: int = 800) -> AsyncIterator[ChatPage]:
-    async with open_tab(width, height) as page:
+async def open_tab(browser: Browser, width: int = 1280, height: int = 800) -> AsyncIterator[Page]:
+    """A new user's only tab."""
+    user = await browser.new_context(viewport=ViewportSize(width=width, height=height))
+    try:
+        yield await user.new_page()
+    finally:
+        await user.close()
+
+
+@asynccontextmanager
+async def open_chat(browser: Browser, url: str, width: int = 1280, height: int = 800) -> AsyncIterator[ChatPage]:
+    async with open_tab(browser, width, height) as page:
         chat = ChatPage(page)  # listens before anything is loaded
         await page.goto(url)
         await expect(chat.box).to_be_visible(timeout=30_000)

@@ -36,6 +36,7 @@ class Stack:
     Attributes:
         folder: home and temporary files of this stack, and of no other.
         output: what it has printed.
+        ends_with: the exit status that is right.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Stack:
     port: int = field(default_factory=free_port)
     chat_port: int = field(default_factory=free_port)
     output: list[str] = field(default_factory=list)
+    ends_with: int = 0
     engine_key: str = field(default_factory=lambda: secrets.token_hex(16))
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -85,6 +87,11 @@ class Stack:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """As kill -9 does."""
+        self.ends_with = -signal.SIGKILL
+        self.process.kill()
 
     def end(self, seconds: float = 60) -> int:
         """Waits for its end; returns the exit status."""

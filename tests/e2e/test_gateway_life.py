@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -41,20 +41,26 @@ class Engine:
         writer.write(chunk(token("ended", "stop") + DONE) + END)
 
 
+LLMGW = ("-m", "gateway.cli")
+# New workers that cannot serve are given up sooner.
+HASTY = ("-c", "from gateway.cli import main, supervisor; supervisor._READY_S = 5.0; main.app()")
+
+
 class Gateway:
     """
     Args:
+        program: Python's arguments for `llmgw`.
         section: of the cluster file.
     """
 
-    def __init__(self, folder: Path, **section: Any) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = LLMGW, **section: Any) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = folder / "cluster.yaml"
         self.log = folder / "log"
         self.section = section
         self.configure()
-        argv = [sys.executable, "-m", "gateway.cli", "gateway", "--config", str(self.config), "--port", str(self.port)]
+        argv = [sys.executable, *program, "gateway", "--config", str(self.config), "--port", str(self.port)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LLMGW_")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(argv, env=environment, stderr=log)
@@ -88,11 +94,13 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(engine: Engine, folder: Path, **section: Any) -> AsyncIterator[Gateway]:
+async def gateway(
+    engine: Engine, folder: Path, program: Sequence[str] = LLMGW, **section: Any
+) -> AsyncIterator[Gateway]:
     async with raw_server(engine.answer) as server:
         engine.server = server
         upstreams = [{"model": "m", "url": server.url}]
-        started = Gateway(folder, upstreams=upstreams, access_log=False, **section)
+        started = Gateway(folder, program, upstreams=upstreams, access_log=False, **section)
         try:
             await eventually(started.is_ready, within=60)
             yield started
@@ -334,7 +342,7 @@ async def test_settings_that_cannot_be_used_change_nothing_and_are_one_line(tmp_
 
 async def test_new_workers_that_know_no_replicas_leave_the_old_ones(tmp_path):
     engine = Engine()
-    async with gateway(engine, tmp_path) as running:
+    async with gateway(engine, tmp_path, HASTY) as running:
         before = running.workers()
         load = Load(running.url, 4)
         running.configure(redis_url=f"redis://127.0.0.1:{free_port()}")

@@ -52,8 +52,8 @@ async def test_summarizes(stack):
     assert await summarize.ainvoke({"text": text, "max_tokens": 32})
 
 
-async def test_the_playground_runs_the_chain(stack):
-    async with open_tab() as page:
+async def test_the_playground_runs_the_chain(stack, browser):
+    async with open_tab(browser) as page:
         await page.goto(f"{stack.url}/chains/chat/playground/")
         await expect(page.get_by_role("textbox")).to_have_count(4, timeout=30_000)  # model, session, input, system
         await page.get_by_role("textbox").nth(2).fill("Say hello.")

@@ -30,14 +30,6 @@ def test_tells_each_step_and_how_to_use_it(stack):
     assert stack.chat_url in stack.printed
 
 
-async def test_killed_it_leaves_nobody_behind(other):
-    other.start()
-    other.wait_for("Ctrl-C stops everything")
-    assert len(other.processes()) > 5
-    other.signal(signal.SIGKILL)
-    await eventually(lambda: not other.processes(), within=30)
-
-
 async def test_a_second_ctrl_c_does_not_wait(other):
     other.start()
     other.wait_for("✓ Ray ")

@@ -1,4 +1,4 @@
-"""A cluster that changes under its users: an edited file, a model that sleeps. No request may notice."""
+"""A cluster that changes under its users: an edited file, a model that sleeps. No request may notice, until it dies."""
 
 import asyncio
 import json
@@ -177,3 +177,12 @@ async def test_a_key_that_is_made_beside_it_counts_at_once(editable: Editable, s
         assert not await refused(alice)
         keys("revoke", "alice")
         await eventually(lambda: refused(alice))
+
+
+async def test_killed_it_leaves_nobody_behind(editable: Editable) -> None:
+    """Last, and here, since a stack takes long to start."""
+    await editable.edit(USED)
+    await eventually(editable.replicas)
+    assert len(editable.stack.processes()) > 5
+    editable.stack.kill()
+    await eventually(lambda: not editable.stack.processes(), within=30)

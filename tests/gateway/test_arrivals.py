@@ -101,7 +101,8 @@ async def test_a_model_that_is_given_up_is_not_waited_for(gateway, redis, monkey
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica")
 
 
-async def test_the_demand_ends_with_the_client_that_waited(gateway, redis):
+async def test_the_demand_ends_with_the_client_that_waited(gateway, redis, monkeypatch):
+    monkeypatch.setattr("gateway.routing.arrivals.EXPIRY_S", 0.9)  # of which it tells the demand each third
     await join(redis, "m-asleep", state="asleep", url="")
     await eventually(lambda: known(gateway))
     request = ask(gateway)
@@ -113,7 +114,7 @@ async def test_the_demand_ends_with_the_client_that_waited(gateway, redis):
 
     await eventually(left)
     await redis.delete(DEMAND)
-    await asyncio.sleep(4)
+    await asyncio.sleep(1.2)
     assert await redis.get(DEMAND) is None
 
 

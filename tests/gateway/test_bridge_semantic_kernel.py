@@ -1,6 +1,8 @@
 """The chat service that skills get."""
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -101,3 +103,31 @@ async def test_cancelling_closes_the_answer(service: GatewayChatCompletion, path
     with pytest.raises(asyncio.CancelledError):
         await task
     assert path.answers[0].closed.is_set()
+
+
+HANDLEBARS = """
+import asyncio, sys
+import gateway.app
+from semantic_kernel import Kernel
+from semantic_kernel.exceptions import HandlebarsTemplateSyntaxError
+from semantic_kernel.functions import KernelArguments
+from semantic_kernel.prompt_template import HandlebarsPromptTemplate, PromptTemplateConfig
+
+def template(text):
+    config = PromptTemplateConfig(template=text, template_format="handlebars")
+    return HandlebarsPromptTemplate(prompt_template_config=config)
+
+assert "pymeta" not in sys.modules
+try:
+    template("{{#if name}}Hello{{/each}}")
+except HandlebarsTemplateSyntaxError as error:
+    print(type(error.__cause__))
+for text in ("Hello {{name}}", "Bye {{name}}"):
+    print(asyncio.run(template(text).render(Kernel(), KernelArguments(name="Ann"))))
+"""
+
+
+def test_handlebars_are_loaded_when_they_are_used() -> None:
+    """In a process of its own, since others of these tests import Semantic Kernel without the gateway."""
+    done = subprocess.run([sys.executable, "-c", HANDLEBARS], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["<class 'pybars._compiler.PybarsError'>", "Hello Ann", "Bye Ann"], done.stderr

@@ -191,7 +191,7 @@ def test_an_option_that_vllm_does_not_know_stops_the_start(folder: Path, weights
     config = cluster_file(home, weights, count=1, extra_args=["--no-such-option", "1"])
     done = subprocess.run(
         [sys.executable, "-m", "gateway.cli", "up", "--no-chat", "--config", str(config), "--port", "0"],
-        env=Stack(home).environment,
+        env=Stack(home).environment | {"RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1"},  # each try takes 15 s
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

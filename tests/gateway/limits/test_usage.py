@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from gateway.app import create_app
 from gateway.cli.main import app as command
+from gateway.limits import usage
 from gateway.settings import Key, Settings
 from gateway.upstream.usage import Usage
 from tests.gateway.doors import served
@@ -45,8 +46,9 @@ def stream(*parts: bytes) -> bytes:
 
 
 @pytest.fixture
-async def gateway(redis_server):
+async def gateway(redis_server, monkeypatch):
     """Keys of two tenants, one of them an administrator's."""
+    monkeypatch.setattr(usage, "FLUSH_S", 0.1)
 
     def key(name: str, tenant: str, **fields: object) -> Key:
         return Key(name=name, tenant=tenant, hash=f"sha256:{hashlib.sha256(name.encode()).hexdigest()}", **fields)
@@ -160,7 +162,7 @@ async def test_nothing_is_lost_and_nothing_counted_twice_while_redis_is_away(gat
         redis_server.kill()
         for _ in range(3):
             assert (await gateway.post("/v1/chat/completions", json=ASK, headers=as_("ann"))).status_code == 200
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(2.5 * usage.FLUSH_S)
         answer = await gateway.get("/admin/usage", headers=as_("root"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "usage_unavailable")
         redis_server.start()

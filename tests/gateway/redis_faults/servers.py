@@ -83,6 +83,8 @@ class Watched:
             stack.enter_context(self._sentinel(folder / f"s{number}", sentinels // 2 + 1))
             for number in range(sentinels)
         ]
+        for sentinel in self.sentinels:
+            _hurry(sentinel)
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         self.url = f"redis+sentinel://{hosts}/ours"
 
@@ -107,6 +109,12 @@ class Watched:
             if state["num-slaves"] != 1 or state["num-other-sentinels"] != len(self.sentinels) - 1:
                 return False
         return True
+
+
+def _hurry(sentinel: Server) -> None:
+    """So that it looks at all the others every tenth of a second, in place of every two and every ten."""
+    with sentinel.blocking() as told:
+        told.execute_command("SENTINEL", "DEBUG", "publish-period", 100, "info-period", 100)
 
 
 @contextmanager

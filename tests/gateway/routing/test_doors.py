@@ -105,14 +105,16 @@ async def test_a_dead_replica_is_left_out_and_comes_back(policy):
         assert await left_out(client) == 0
 
 
-async def test_no_request_finds_out_that_a_dead_replica_is_still_dead():
+async def test_no_request_finds_out_that_a_dead_replica_is_still_dead(monkeypatch):
+    monkeypatch.setattr("gateway.routing.watch.WATCH_S", 0.1)
+    monkeypatch.setattr("gateway.routing.breaker.OPEN_S", 0.2)
     async with engines(ANSWER, ANSWER) as (well, dead), gateway(well.url, dead.url) as client:
         await dead.down()
         failed = []
         for number in range(80):
             assert (await ask(client, f"question {number}")).status_code == 200
             failed.append(await upstream_errors(client))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
         # By then its health was asked for, and its breaker's first time would be over for long.
         assert failed[-1] == failed[len(failed) // 2] > 0
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
 
 import pytest
 
@@ -20,12 +19,10 @@ def alive(*kinds: type) -> int:
 
 
 @pytest.fixture(autouse=True)
-def others() -> Iterator[None]:
+def others() -> None:
     """What earlier tests left behind is not counted here."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 async def test_connections_that_were_closed_leave_nothing():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.errors import DeadlineExceeded, ReplicaUnreachable, UpstreamFailed
+from gateway.errors import DeadlineExceeded, GatewayError, ReplicaUnreachable, UpstreamFailed
 from gateway.origin import Origin
 from gateway.upstream.exchange import HIGH_WATER_BYTES
 from tests.gateway.raw_server import END, STREAM_HEAD, chunk, raw_server, sized, then_close
@@ -76,17 +76,25 @@ async def test_cancelling_a_connection_attempt_leaves_nothing_open(client, black
     await eventually(lambda: open_sockets() == before)
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [b"", b"HTTP/1.1 200 OK\r\n", STREAM_HEAD, STREAM_HEAD + chunk(b"half"), sized(b"hello")[:-1]],
-    ids=["first byte", "in the head", "before the body", "between chunks", "in a sized body"],
-)
-async def test_a_silent_server_runs_into_its_deadline(hasty, answer):
-    async with raw_server(answer) as server:
-        with pytest.raises(DeadlineExceeded):
-            await fetch(hasty, server)
-        await happens(server.cut)
-        assert len(server.requests) == 1
+SILENT = {
+    "first byte": b"",
+    "in the head": b"HTTP/1.1 200 OK\r\n",
+    "before the body": STREAM_HEAD,
+    "between chunks": STREAM_HEAD + chunk(b"half"),
+    "in a sized body": sized(b"hello")[:-1],
+}
+
+
+async def test_a_silent_server_runs_into_its_deadline(hasty):
+    async def outcome(answer: bytes) -> tuple[str, int]:
+        async with raw_server(answer) as server:
+            with pytest.raises(GatewayError) as error:
+                await fetch(hasty, server)
+            await happens(server.cut)
+            return error.typename, len(server.requests)
+
+    outcomes = await asyncio.gather(*map(outcome, SILENT.values()))  # all of them wait
+    assert dict(zip(SILENT, outcomes, strict=True)) == dict.fromkeys(SILENT, (DeadlineExceeded.__name__, 1))
 
 
 async def test_a_slow_answer_is_not_a_silent_one(steady):
