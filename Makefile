@@ -48,7 +48,7 @@ chromium:
 iproute2:
 	@[ "$$(id -u)" != 0 ] || command -v ip >/dev/null || bash deploy/apt.sh iproute2
 
-# What every request runs through is compiled in the wheel: a request takes a quarter less CPU than from a clone.
+# What every request runs through is compiled in the wheel: a request takes a third less CPU than from a clone.
 # In $(WHEEL) are the wheel's files for the tests and the benchmarks; the dependencies are the clone's.
 wheel: $(WHEEL)/.installed
 
