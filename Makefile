@@ -4,6 +4,7 @@ VENV   := .venv
 VLLM   := .venv-vllm
 DIST   := dist
 WHEEL  := .wheel
+PACKAGED = $(shell find gateway chains skills backend chatbot -type f -not -path "*/__pycache__/*")
 BIN    := $(VENV)/bin
 UV_VERSION := 0.13.8
 export UV_NATIVE_TLS := 1
@@ -52,7 +53,7 @@ iproute2:
 # In $(WHEEL) are the wheel's files for the tests and the benchmarks; the dependencies are the clone's.
 wheel: $(WHEEL)/.installed
 
-$(WHEEL)/.installed: $(VENV)/.installed $(wildcard gateway/*.py gateway/*/*.py gateway/*/*/*.py) pyproject.toml deploy/wheel.sh
+$(WHEEL)/.installed: $(VENV)/.installed $(PACKAGED) pyproject.toml deploy/wheel.sh
 	rm -rf $(DIST) $(WHEEL)
 	bash deploy/wheel.sh $(VENV) $(DIST)
 	$(BIN)/uv pip install -q --no-deps --target $(WHEEL) $(DIST)/*.whl
