@@ -38,15 +38,14 @@ class Metering:
 
     def admit_at_once(self, pool: Pool, context: RequestContext) -> Bill | None:
         """What `admit` would return or raise, where nobody has to be asked for it; else None."""
-        limits = self._limits
-        if context.quota is None and (limits.alone or context.requests_per_minute is None):
-            return Bill(self._ledger.open(context, pool.model, None), limits.admit_alone(context))
-        return None
+        if context.quota is not None or (headers := self._limits.admit_at_once(context)) is None:
+            return None
+        return Bill(self._ledger.open(context, pool.model, None), headers)
 
     async def admit(self, call: Call, pool: Pool, context: RequestContext) -> Bill:
-        """Raises RateLimited or OverBudget when a limit of the key is in the way."""
+        """What `admit_at_once` said None to. Raises RateLimited or OverBudget when a limit of the key is in the way."""
         if context.quota is None:
-            headers = await self._limits.admit(context)
+            headers = await self._limits.ask(context)
             return Bill(self._ledger.open(context, pool.model, None), headers)
         reservation = self._reservations.begin(context, context.quota, call.most_tokens(pool.max_model_len))
         try:

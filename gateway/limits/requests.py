@@ -1,13 +1,16 @@
 """How many completions a key may ask for in a minute, over all workers and machines together.
 
-The count is in Redis. With Redis away each worker goes by itself and grants its share of the limit, at least one.
+The count is in Redis, which grants some in advance to a worker that asks often (`advance.py`). With Redis away each
+worker goes by itself and grants its share of the limit, at least one.
 """
 
+import asyncio
 import logging
 from time import monotonic_ns
 
 from gateway.context import RequestContext
 from gateway.errors import RateLimited
+from gateway.limits.advance import HELD_NS, Advance
 from gateway.limits.scripts import script
 from gateway.limits.told import Headers, told
 from gateway.limits.window import SECOND_NS, SLOTS, Window, Windows
@@ -19,7 +22,7 @@ from gateway.redis_part import RedisPart
 
 log = logging.getLogger(__name__)
 
-_ADMIT = script("window", "requests")
+_ADMIT, _RETURN = script("window", "requests"), script("window", "return")
 
 
 class RequestLimits:
@@ -28,19 +31,16 @@ class RequestLimits:
     Args:
         link: None where there is no Redis.
         workers: how many share a limit when each decides alone.
-
-    Attributes:
-        alone: nobody is asked, and `admit_alone` says what `admit` does.
     """
 
     def __init__(self, link: RedisLink | None, workers: int, metrics: Metrics) -> None:
-        self.alone = link is None
         self._link = link
         self._metrics = metrics
         # By tenant, key and limit: with another limit a key begins anew.
         self._shares = Windows[tuple[str, str, int], _Share](
             lambda key: _Share(key[2], workers), SLOTS * SECOND_NS * workers
         )
+        self._advances = Windows[tuple[str, str, int], Advance](lambda key: Advance(key[2]), SLOTS * SECOND_NS)
         self._redis = RedisPart(
             "requests",
             metrics,
@@ -56,24 +56,55 @@ class RequestLimits:
         Raises:
             RateLimited: the key has used up its minute.
         """
+        headers = self.admit_at_once(context)
+        return headers if headers is not None else await self.ask(context)
+
+    def admit_at_once(self, context: RequestContext) -> Headers | None:
+        """What `admit` would return or raise, where Redis does not have to be asked for it; else None."""
         limit = context.requests_per_minute
         if self._link is None or limit is None:
-            return self.admit_alone(context)
+            return self._admit_alone(context)
+        return self._advances[context.tenant, context.key_name, limit].take()
+
+    async def ask(self, context: RequestContext) -> Headers:
+        """What `admit` does where `admit_at_once` has said None."""
+        limit, link = context.requests_per_minute, self._link
+        if link is None or limit is None:
+            return self._admit_alone(context)
+        advance = self._advances[context.tenant, context.key_name, limit]
         key = f"{TAG}:limit:rpm:{len(context.tenant)}:{context.tenant}/{context.key_name}"
         try:
-            wait_us, used, empty_in_us = await self._link.evaluate(_ADMIT, key, limit)
+            if wanted := advance.wanted():
+                self._give_back(key, advance)  # what its second has not seen
+            wait_us, used, empty_in_us, more, second = await link.evaluate(_ADMIT, key, limit, wanted)
         except RedisUnavailable as error:
             self._redis.fails(error)
             self._metrics.limits_alone.inc()
-            return self.admit_alone(context)
+            return self._admit_alone(context)
         self._redis.works()
-        headers = told(b"requests", limit).headers(max(limit - used, 0), -(-empty_in_us // 1000))
+        if more:
+            advance.grant(more, second, max(limit - used, 0), empty_in_us)
+            asyncio.get_running_loop().call_later(HELD_NS / SECOND_NS, self._end, key, advance, advance.until)
+        headers = told(b"requests", limit).headers(max(limit - used, 0) + more, -(-empty_in_us // 1000))
         if wait_us:
             raise _refusal(limit, wait_us / 1e6, headers)
         return headers
 
-    def admit_alone(self, context: RequestContext) -> Headers:
-        """The same out of this worker's share, without waiting."""
+    def _end(self, key: str, advance: Advance, until: int) -> None:
+        if advance.until == until:  # it is still the same
+            self._give_back(key, advance)
+
+    def _give_back(self, key: str, advance: Advance) -> None:
+        """What is left of it."""
+        left, advance.left = advance.left, 0
+        if left and self._link is not None:
+            try:
+                self._link.evaluate(_RETURN, key, left, advance.second).add_done_callback(_given_back)
+            except RedisUnavailable as error:
+                log.info("what was granted in advance was not given back: %s", error)
+
+    def _admit_alone(self, context: RequestContext) -> Headers:
+        """The same out of this worker's share."""
         limit = context.requests_per_minute
         if limit is None:
             return ()
@@ -102,6 +133,12 @@ class _Share(Window):
             self._reset = self._told.reset(full_in_ms)
             self._reset_until = min(self.leaves_at - (full_in_ms - 1) * 1_000_000, self.ends)
         return (self._limit_header, (self._remaining_name, b"%d" % (self.most - self.used)), self._reset)
+
+
+def _given_back(reply: "asyncio.Future[object]") -> None:
+    """What is not stays taken, which errs on the safe side."""
+    if not reply.cancelled() and (error := reply.exception()):
+        log.info("what was granted in advance was not given back: %s", error)
 
 
 def _refusal(limit: int, wait_s: float, headers: Headers) -> RateLimited:

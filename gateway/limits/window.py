@@ -8,7 +8,7 @@ SLOTS = 61
 SECOND_NS = 1_000_000_000
 
 _Key = TypeVar("_Key")
-_AnyWindow = TypeVar("_AnyWindow", bound="Window")
+_Kept = TypeVar("_Kept")
 
 
 class Window:
@@ -81,21 +81,21 @@ class Window:
         self.ends, self.leaves_at = (slot + 1) * self._slot_ns, (slot + SLOTS) * self._slot_ns
 
 
-class Windows(dict[_Key, _AnyWindow]):
-    """Makes the window of a key that has none, and forgets those that nobody has asked for while they emptied.
+class Windows(dict[_Key, _Kept]):
+    """Makes the window of a key that has none, or what else is kept of one, and forgets what nobody asks for.
 
     Args:
-        lasts_ns: how long the longest of them takes for that.
+        lasts_ns: how long one is kept that is not asked for; the longest of windows takes so long to empty.
     """
 
-    def __init__(self, make: Callable[[_Key], _AnyWindow], lasts_ns: int) -> None:
+    def __init__(self, make: Callable[[_Key], _Kept], lasts_ns: int) -> None:
         super().__init__()
         self._make = make
         self._lasts_ns = lasts_ns
-        self._older: dict[_Key, _AnyWindow] = {}
+        self._older: dict[_Key, _Kept] = {}
         self._began = monotonic_ns()
 
-    def __missing__(self, key: _Key) -> _AnyWindow:
+    def __missing__(self, key: _Key) -> _Kept:
         if (now := monotonic_ns()) - self._began >= self._lasts_ns:
             # These were all asked for since then; what still is older was not.
             self._older, self._began = dict(self), now

@@ -38,7 +38,7 @@ class RedisClock(Clock):
 
 
 async def clock_of_redis(redis: Redis, patched: pytest.MonkeyPatch) -> RedisClock:
-    for module, names in ((requests, ["_ADMIT"]), (reservations, ["_RESERVE", "_SETTLE"])):
+    for module, names in ((requests, ["_ADMIT", "_RETURN"]), (reservations, ["_RESERVE", "_SETTLE"])):
         for name in names:
             text = getattr(module, name).text
             moved = text.replace("redis.call('TIME')", "redis.call('MGET', 'clock:s', 'clock:us')")
