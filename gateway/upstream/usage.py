@@ -3,11 +3,10 @@
 Source: https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage
 """
 
-import re
 from typing import NamedTuple
 
-_NAME = b'"usage"'
-_COUNT = re.compile(rb'"(prompt_tokens|completion_tokens|cached_tokens)"\s*:\s*(\d{1,15})\b')
+# Of a number and what stands before it: no engine can make work of it.
+_MOST_BYTES = 40
 
 
 class Usage(NamedTuple):
@@ -27,9 +26,27 @@ class Usage(NamedTuple):
 
         Inside a JSON string the quotes would be escaped, so no content can pretend to be it.
         """
-        at = body.rfind(_NAME)
+        at = body.rfind(b'"usage"')
         if at < 0:
             return None
-        counts = {name: int(count) for name, count in _COUNT.findall(body, at)}
-        prompt, completion = counts.get(b"prompt_tokens", 0), counts.get(b"completion_tokens", 0)
-        return cls(prompt, completion, counts.get(b"cached_tokens", 0))
+        prompt, completion = _count(body, b'"prompt_tokens"', at), _count(body, b'"completion_tokens"', at)
+        return cls(prompt, completion, _count(body, b'"cached_tokens"', at))
+
+
+def _count(body: bytes, name: bytes, at: int) -> int:
+    """The number under a name, the first from `at` on; 0 where there is none.
+
+    Digit by digit: compiled, that takes half of a regular expression's time.
+    """
+    found = body.find(name, at)
+    if found < 0:
+        return 0
+    at = found + len(name)
+    end = min(at + _MOST_BYTES, len(body))
+    while at < end and body[at] in (32, 58, 9, 10, 13):  # the colon and JSON's white space
+        at += 1
+    count = 0
+    while at < end and 48 <= (digit := body[at]) <= 57:
+        count = 10 * count + digit - 48
+        at += 1
+    return count
