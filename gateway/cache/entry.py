@@ -1,23 +1,26 @@
 """An answer as the cache keeps it: the engine's bytes, whole or as the frames of a stream with their times.
 
 1 byte    version of this form
-1 byte    1 when the rest is deflated
-16 bytes  BLAKE2b of the body, keyed with the entry's own key: a changed or moved entry does not verify
-body      JSON: {"at", "usage", "parts": [[milliseconds since the first, text], ...] or "whole": text}
+1 byte    1 when the rest is compressed, by Zstandard
+16 bytes  BLAKE2b of the rest, keyed with the entry's own key: a changed or moved entry does not verify
+a line    JSON: {"at", "usage"}, and of a stream "parts": [[milliseconds since the first, bytes], ...]
+the rest  the whole answer, or the parts one after the other
 """
 
 import hashlib
 import time
-import zlib
 from typing import NamedTuple
 
 import orjson
+import zstandard
 
-VERSION = 1
+VERSION = 2
 DIGEST_BYTES = 16
 _HEAD_BYTES = 2 + DIGEST_BYTES
-# Below this deflating saves less than it costs.
-_DEFLATE_FROM = 1024
+# Below this compressing saves less than it costs.
+_COMPRESS_FROM = 1024
+_COMPRESSOR = zstandard.ZstdCompressor(level=1)
+_DECOMPRESSOR = zstandard.ZstdDecompressor()
 
 
 class BadEntry(ValueError):
@@ -44,22 +47,25 @@ class Entry(NamedTuple):
 
 
 def encode(entry: Entry, key: str) -> bytes:
-    """Raises ValueError when the answer is not UTF-8."""
-    fields = {"at": entry.at, "usage": entry.usage}
-    if entry.whole:
-        body = orjson.dumps(fields | {"whole": entry.whole.decode()})
-    else:
-        body = orjson.dumps(fields | {"parts": [[at_ms, part.decode()] for at_ms, part in entry.parts]})
-    deflated = len(body) >= _DEFLATE_FROM
-    if deflated:
-        body = zlib.compress(body, 1)
-    return bytes((VERSION, deflated)) + _digest(body, key) + body
+    """Raises UnicodeDecodeError when the answer is not UTF-8."""
+    fields: dict[str, object] = {"at": entry.at, "usage": entry.usage}
+    answer = entry.whole
+    if not answer:
+        fields["parts"] = [(at_ms, len(part)) for at_ms, part in entry.parts]
+        answer = b"".join([part for _, part in entry.parts])
+    if not answer.isascii():
+        answer.decode()
+    body = b"%b\n%b" % (orjson.dumps(fields), answer)
+    compressed = len(body) >= _COMPRESS_FROM
+    if compressed:
+        body = _COMPRESSOR.compress(body)
+    return b"%c%c%b%b" % (VERSION, compressed, _digest(body, key), body)
 
 
 def decode(data: bytes, key: str, max_bytes: int) -> Entry:
     """
     Args:
-        max_bytes: how much the body may inflate to.
+        max_bytes: how much the body may be, decompressed.
 
     Raises:
         BadEntry: see there.
@@ -69,15 +75,23 @@ def decode(data: bytes, key: str, max_bytes: int) -> Entry:
         raise BadEntry("not an entry of this version and key")
     try:
         if data[1]:
-            inflater = zlib.decompressobj()
-            body = inflater.decompress(body, max_bytes)
-            if not inflater.eof:
+            if zstandard.frame_content_size(body) > max_bytes:
                 raise BadEntry("larger than an entry may be")
-        fields = orjson.loads(body)
-        parts = [(int(at_ms), text.encode()) for at_ms, text in fields.get("parts", ())]
-        return Entry(int(fields["at"]), bool(fields["usage"]), parts, fields.get("whole", "").encode())
-    except (zlib.error, orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            body = _DECOMPRESSOR.decompress(body, max_bytes)
+        head, _, answer = body.partition(b"\n")
+        fields = orjson.loads(head)
+        at, usage, lengths = int(fields["at"]), bool(fields["usage"]), fields.get("parts")
+        return Entry(at, usage, [], answer) if lengths is None else Entry(at, usage, _parts(lengths, answer))
+    except (zstandard.ZstdError, orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadEntry(f"not readable: {error}") from error
+
+
+def _parts(lengths: list[tuple[int, int]], answer: bytes) -> list[tuple[int, bytes]]:
+    parts, begin = [], 0
+    for at_ms, length in lengths:
+        parts.append((int(at_ms), answer[begin : begin + length]))
+        begin += length
+    return parts
 
 
 def _digest(body: bytes, key: str) -> bytes:

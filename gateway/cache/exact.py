@@ -116,8 +116,8 @@ class ExactCache:
         try:
             if data.startswith(MARK):
                 return Claim.parse(data)
-            # JSON's escapes can make the text longer than the answer was.
-            return decode(data, key, 8 * self.max_bytes)
+            # What an entry says of each part of an answer can be as long as the part.
+            return decode(data, key, 4 * self.max_bytes)
         except BadEntry as error:
             log.warning("a cache entry is of no use and was deleted: %s", error)
             self._metrics.cache_bad_entries.inc()

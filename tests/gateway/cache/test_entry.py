@@ -31,7 +31,7 @@ def test_no_change_goes_unnoticed(entry, data):
         found = decode(bytes(encoded), "key", 10**6)
     except BadEntry:
         return
-    # The one byte that the digest leaves out says whether the rest is deflated.
+    # The one byte that the digest leaves out says whether the rest is compressed.
     assert (at, found) == (1, entry)
 
 
@@ -41,7 +41,7 @@ def test_anything_else_is_no_entry(data):
         decode(data, "key", 10**6)
 
 
-def test_an_entry_does_not_inflate_without_bound():
+def test_an_entry_does_not_grow_without_bound():
     bomb = encode(Entry(0, True, [], b"0" * 10**6), "key")
     assert len(bomb) < 10_000
     with pytest.raises(BadEntry, match="larger"):

@@ -186,7 +186,7 @@ async def test_a_keys_own_policy(redis_server, redis, policy, outcomes):
 
 
 @pytest.mark.parametrize(
-    "tamper", [lambda data: data[:-1], lambda data: data[:20], lambda data: b"", lambda data: b"\x02" + data[1:]]
+    "tamper", [lambda data: data[:-1], lambda data: data[:20], lambda data: b"", lambda data: b"\x01" + data[1:]]
 )
 async def test_an_entry_that_was_tampered_with_is_a_miss_and_is_gone(cached, redis, tamper):
     await cached.post(temperature=0)
