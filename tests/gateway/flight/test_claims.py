@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.cache.claim import Claim
-from gateway.cache.entry import BadEntry
+from gateway.cache.entry import VERSION, BadEntry
 from gateway.completion.shared import rest
 from gateway.errors import StreamInterrupted
 from tests.gateway.cache.conftest import chunks, frames
@@ -50,7 +50,7 @@ async def test_a_claim_that_nobody_stands_behind_is_taken_over(pair, engine, red
 
 
 async def _is_an_answer(redis, key: str) -> bool:
-    return (await redis.get(key) or b"\0")[:1] == b"\1"
+    return (await redis.get(key) or b"\0")[:1] == bytes((VERSION,))
 
 
 async def test_a_claim_lasts_as_long_as_the_answer_takes(pair, engine, redis, monkeypatch):
