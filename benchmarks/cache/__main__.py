@@ -41,12 +41,15 @@ def run(server: Server, kind: str, seed: str, connections: int) -> dict[str, Any
 
 
 def measure(servers: dict[str, Server]) -> list[dict[str, Any]]:
-    rows = []
+    """Each round begins with another case, and each sample with a second to wake up."""
+    rows, cases = [], list(CASES.items())
     for number in range(ROUNDS):
+        cases.append(cases.pop(0))
         for kind in (WHOLE, STREAM):
-            for case, (system, seed) in CASES.items():
+            for case, (system, seed) in cases:
                 for what, connections in CONNECTIONS.items():
                     with servers[system].running():
+                        run(servers[system], kind, seed, connections)
                         result = run(servers[system], kind, seed, connections)
                     rows.append({"round": number, "kind": kind, "case": case, "what": what, **result})
                     print(rows[-1], flush=True)
