@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.cache.entry import Entry
 from gateway.completion import assembly
+from gateway.completion.anew import rest
 from gateway.completion.answer import Answer
 from gateway.completion.cached import CachedAnswer, chunks_of, framed
 from gateway.completion.caching import Lookup
@@ -19,8 +19,6 @@ from gateway.upstream.usage import Usage
 
 _MISS = ((b"x-llmgw-cache", b"miss"),)
 _SHARED = ((b"x-llmgw-cache", b"shared"),)
-# What tells two generations of the same answer apart.
-_OWN = frozenset({"id", "created", "system_fingerprint", "usage"})
 
 
 @dataclass(slots=True)
@@ -150,37 +148,6 @@ class SharedAnswer(Answer):
     def _usage(self) -> Usage:
         told = Usage.find(self._flight.last) or Usage()
         return Usage(cached=told.prompt + told.completion)
-
-
-async def rest(frames: AsyncGenerator[bytes], said: bytes) -> AsyncGenerator[bytes]:
-    """What follows `said` in an answer that is generated anew, under the name that the answer has had so far.
-
-    Raises:
-        StreamInterrupted: this time it says something else.
-    """
-    before = chunks_of([said])
-    own = {name: value for name, value in before[0].items() if name in ("id", "created")} if before else {}
-    at = 0
-    async for part in frames:
-        new = []
-        for chunk in chunks_of([part]):
-            if at >= len(before):
-                new.append(chunk | own)
-            elif _content(chunk) != _content(before[at]):
-                raise _other_words()
-            at += 1
-        if new:
-            yield framed(new)
-    if at < len(before):
-        raise _other_words()
-
-
-def _content(chunk: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in chunk.items() if name not in _OWN}
-
-
-def _other_words() -> StreamInterrupted:
-    return StreamInterrupted("The answer broke off, and could not be continued in the same words. Please try again.")
 
 
 def _stopped() -> StreamInterrupted:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.cache.claim import Claim
 from gateway.cache.entry import VERSION, BadEntry
-from gateway.completion.shared import rest
+from gateway.completion.anew import rest
 from gateway.errors import StreamInterrupted
 from tests.gateway.cache.conftest import chunks, frames
 from tests.gateway.doors import raw_post
