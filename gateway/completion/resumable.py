@@ -8,9 +8,10 @@ from contextlib import aclosing
 import orjson
 
 from gateway.completion.answer import Answer, EngineAnswer
+from gateway.completion.frames import BROKEN, continued, resumed
 from gateway.completion.request import Call
 from gateway.completion.seam import Said, Seam, can_continue, continuation, is_used_up
-from gateway.errors import DeadlineExceeded, GatewayError, UpstreamFailed
+from gateway.errors import GatewayError
 from gateway.limits.usage import Ended
 from gateway.upstream.relay import Client
 from gateway.upstream.usage import Usage
@@ -19,7 +20,6 @@ log = logging.getLogger(__name__)
 
 # A request may be what ends an engine; it does not get to try them all.
 _MAX_RESUMES = 2
-_BROKEN = (UpstreamFailed, DeadlineExceeded)
 
 # Finds another replica for the rest of an answer; raises GatewayError where there is none.
 Continue = Callable[[Call], Awaitable[EngineAnswer]]
@@ -39,31 +39,24 @@ class ResumableAnswer(Answer):
         self._call = call
         self._go_on = go_on
         self._ended = ended
+        self._first = first.source
         self._seam: Seam | None = None
+        self._resumes = 0
         self._later: list[bytes] = []
 
     async def body(self) -> bytes:
         return await self._part.body()
 
-    async def frames(self) -> AsyncGenerator[bytes]:
-        try:
-            async with aclosing(self._part.frames()) as frames:
-                async for some in frames:
-                    yield some
-            return
-        except _BROKEN as error:
-            failure = error
-        async with aclosing(self._rest(failure)) as frames:
-            async for some in frames:
-                yield some
+    def frames(self) -> AsyncGenerator[bytes]:
+        return resumed(self._part.frames(), self._resume)
 
     async def relay(self, client: Client) -> None:
         try:
             await self._part.relay(client)
             return
-        except _BROKEN as error:
+        except BROKEN as error:
             failure = error
-        async with aclosing(self._rest(failure)) as frames:
+        async with aclosing(resumed(await self._resume(failure), self._resume)) as frames:
             async for some in frames:
                 if not client.write(some) and client.full is not None:
                     await asyncio.shield(client.full)
@@ -76,43 +69,30 @@ class ResumableAnswer(Answer):
             if ended is not None:
                 ended(self._used())
 
-    async def _rest(self, failure: GatewayError) -> AsyncGenerator[bytes]:
-        """What is left of the answer; raises `failure` where nobody can tell it."""
-        first = self._part
-        for _ in range(_MAX_RESUMES):
-            said = self._said(first)
-            if said is None:
-                break
-            await self._part.aclose()
-            try:
-                self._part = await self._go_on(continuation(self._call, said))
-            except GatewayError as error:
-                log.info("a broken answer of %s cannot be gone on with: %s", self._call.model, error)
-                break
-            self._seam = Seam(said, used_up=is_used_up(self._call, said))
-            yield self._keep(b": llmgw-resumed\n\n")
-            try:
-                async with aclosing(self._seam.join(self._part.events())) as frames:
-                    async for some in frames:
-                        yield self._keep(some)
-                return
-            except _BROKEN as error:
-                failure = error
-        raise failure
+    async def _resume(self, failure: GatewayError) -> AsyncGenerator[bytes]:
+        """Another replica's part of the answer; raises `failure` where nobody can tell it."""
+        said = self._said() if self._resumes < _MAX_RESUMES else None
+        if said is None:
+            raise failure
+        self._resumes += 1
+        await self._part.aclose()
+        try:
+            self._part = await self._go_on(continuation(self._call, said))
+        except GatewayError as error:
+            log.info("a broken answer of %s cannot be gone on with: %s", self._call.model, error)
+            raise failure from error
+        self._seam = Seam(said, used_up=is_used_up(self._call, said))
+        return continued(self._seam.join(self._part.events()), self._later)
 
-    def _said(self, first: EngineAnswer) -> Said | None:
+    def _said(self) -> Said | None:
         """What the client has got; None where it cannot be gone on with."""
-        kept = first.source.kept if first.source is not None else None
+        kept = self._first.kept if self._first is not None else None
         if kept is None or not can_continue(self._call):
             return None
         try:
             return Said.in_frames([*kept, *self._later])
         except (orjson.JSONDecodeError, AttributeError, TypeError):
             return None
-
-    def _keep(self, frames: bytes) -> bytes:
-        self._later.append(frames)
-        return frames
 
     def _used(self) -> Usage:
         used = self._part.used()
