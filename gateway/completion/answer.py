@@ -9,13 +9,13 @@ from typing import Any
 
 import orjson
 
+from gateway.completion.frames import from_engine, parsed
 from gateway.completion.request import Call
 from gateway.errors import DeadlineExceeded, GatewayError, UpstreamFailed
 from gateway.limits.usage import Ended
 from gateway.routing.attempt import Attempt
 from gateway.upstream.client import UpstreamResponse
 from gateway.upstream.relay import GIVEN_UP, Client, EventStream
-from gateway.upstream.sse import payloads
 from gateway.upstream.timeouts import Timeouts
 from gateway.upstream.usage import Usage
 
@@ -69,14 +69,9 @@ class Answer(ABC):
             raise UpstreamFailed("The engine's answer is not a JSON object.")
         return answer
 
-    async def events(self) -> AsyncGenerator[dict[str, Any]]:
+    def events(self) -> AsyncGenerator[dict[str, Any]]:
         """The events parsed; raises if the stream fails."""
-        async for frames in self.frames():
-            for payload in payloads(frames):
-                try:
-                    yield orjson.loads(payload)
-                except orjson.JSONDecodeError as error:
-                    raise UpstreamFailed("The engine sent an event that is not valid JSON.") from error
+        return parsed(self.frames())
 
 
 class EngineAnswer(Answer):
@@ -143,15 +138,8 @@ class EngineAnswer(Answer):
     async def body(self) -> bytes:
         return self._first
 
-    async def frames(self) -> AsyncGenerator[bytes]:
-        frames = self._first
-        try:
-            while frames and self.source is not None:
-                yield frames
-                frames = await self.source.read()
-        except GatewayError as error:
-            self._failed(error)
-            raise
+    def frames(self) -> AsyncGenerator[bytes]:
+        return from_engine(self._first, self.source, self._failed)
 
     async def relay(self, client: Client) -> None:
         if self._first:

@@ -1,7 +1,6 @@
 """Answers that come out of the cache."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from gateway.cache.entry import Entry
 from gateway.completion import assembly
 from gateway.completion.answer import Answer
 from gateway.completion.flight import Flight
+from gateway.completion.frames import from_cache
 from gateway.completion.request import Call
 from gateway.upstream.relay import Client
 from gateway.upstream.sse import payloads
@@ -48,12 +48,8 @@ class CachedAnswer(Answer):
             return self._entry.whole
         return orjson.dumps(assembly.whole(chunks_of(part for _, part in self._entry.parts)))
 
-    async def frames(self) -> AsyncGenerator[bytes]:
-        began = time.monotonic()
-        for at_ms, part in self._parts():
-            if self._paced and (wait_s := began + at_ms / 1000 - time.monotonic()) > 0:
-                await asyncio.sleep(wait_s)
-            yield part
+    def frames(self) -> AsyncGenerator[bytes]:
+        return from_cache(self._parts(), paced=self._paced)
 
     async def relay(self, client: Client) -> None:
         async for frames in self.frames():

@@ -12,6 +12,7 @@ from gateway.completion.answer import Answer
 from gateway.completion.cached import CachedAnswer, chunks_of, framed
 from gateway.completion.caching import Lookup
 from gateway.completion.flight import Flight, FlightLost
+from gateway.completion.frames import from_flight, from_later
 from gateway.completion.metering import Bill
 from gateway.errors import StreamInterrupted
 from gateway.upstream.relay import Client
@@ -73,27 +74,10 @@ class SharedAnswer(Answer):
             self._other = await self._again(self._asked, self._flight)
             return await self._other.body()
 
-    async def frames(self) -> AsyncGenerator[bytes]:
-        if not self._flight.stream:
-            async for frames in (await self._kept()).frames():
-                yield frames
-            return
-        at = 0
-        while True:
-            try:
-                at, data = await self._flight.read(at)
-            except FlightLost as error:
-                if self._leads:
-                    raise _stopped() from error
-                break
-            if not data:
-                return
-            if frames := self._wanted(data):
-                yield frames
-        said = self._wanted(self._flight.since(0))
-        self._other = await self._again(self._asked, self._flight)
-        async for frames in rest(self._other.frames(), said):
-            yield frames
+    def frames(self) -> AsyncGenerator[bytes]:
+        if self._flight.stream:
+            return from_flight(self._flight, self._wanted, self._elsewhere)
+        return from_later(self._in_events)
 
     async def relay(self, client: Client) -> None:
         if self._leads:
@@ -127,6 +111,18 @@ class SharedAnswer(Answer):
                 await asyncio.shield(client.full)
             if at == self._flight.next:
                 at = await self._flight.attach(client)
+
+    async def _elsewhere(self, lost: FlightLost) -> AsyncGenerator[bytes]:
+        """What is left of a stream whose flight is lost; who leads has nowhere else to go."""
+        if self._leads:
+            raise _stopped() from lost
+        said = self._wanted(self._flight.since(0))
+        self._other = await self._again(self._asked, self._flight)
+        return rest(self._other.frames(), said)
+
+    async def _in_events(self) -> AsyncGenerator[bytes]:
+        """A whole answer, for who asked for a stream."""
+        return (await self._kept()).frames()
 
     async def _kept(self) -> CachedAnswer:
         """All of it, as the cache would have it."""
