@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
 
 from gateway.cache.entry import Entry
 from gateway.completion import assembly
@@ -22,7 +21,6 @@ _MISS = ((b"x-llmgw-cache", b"miss"),)
 _SHARED = ((b"x-llmgw-cache", b"shared"),)
 
 
-@dataclass(slots=True)
 class Asked:
     """One request.
 
@@ -31,9 +29,12 @@ class Asked:
         bill: whoever does not begin it tells it what was saved, or cancels it.
     """
 
-    lookup: Lookup
-    generate: Callable[[], Awaitable[Answer]]
-    bill: Bill
+    __slots__ = ("bill", "generate", "lookup")
+
+    def __init__(self, lookup: Lookup, generate: Callable[[], Awaitable[Answer]], bill: Bill) -> None:
+        self.lookup = lookup
+        self.generate = generate
+        self.bill = bill
 
 
 class SharedAnswer(Answer):
