@@ -86,7 +86,7 @@ def decode(data: bytes, key: str, max_bytes: int) -> Entry:
         raise BadEntry(f"not readable: {error}") from error
 
 
-def _parts(lengths: list[tuple[int, int]], answer: bytes) -> list[tuple[int, bytes]]:
+def _parts(lengths: list[list[int]], answer: bytes) -> list[tuple[int, bytes]]:
     parts, begin = [], 0
     for at_ms, length in lengths:
         parts.append((int(at_ms), answer[begin : begin + length]))
