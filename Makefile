@@ -21,7 +21,8 @@ test: $(VENV)/.installed vllm chromium iproute2 lint types $(if $(ARGS),,test-wh
 # The doors of the wheel, under faults and hostile clients; all else behaves as the source, which `test` tests.
 test-wheel: wheel
 	$(FROM_WHEEL) $(BIN)/python -c 'import gateway.server.connection as c; assert c.__file__.endswith(".so"), c.__file__'
-	$(FROM_WHEEL) $(BIN)/pytest --import-mode=append tests/faults tests/gateway/server tests/gateway/upstream
+	$(FROM_WHEEL) $(BIN)/pytest --import-mode=append tests/faults tests/gateway/server tests/gateway/upstream \
+	  tests/gateway/cache tests/gateway/flight tests/gateway/limits
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -43,6 +43,7 @@ class RequestParser:
         self._read_bytes = 0
         self._head_bytes = 0  # at most
         self._head: RequestHead | None = None
+        self._refused: GatewayError | None = None  # what httptools' error is about, where we have raised it ourselves
         self._in_body = False
         self._body_skipped = False
         self._overhead_bytes = 0
@@ -55,8 +56,9 @@ class RequestParser:
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, GatewayError):
-                raise error.__context__ from None
+            refused, self._refused = self._refused, None
+            if refused is not None:
+                raise refused from None
             raise InvalidHTTP(f"This is not a valid HTTP/1.1 request: {error}.") from error
         if self._overhead_bytes > self._max_head_bytes and (self.in_head or self._in_body):
             raise self._too_large()
@@ -88,6 +90,22 @@ class RequestParser:
             self._headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        try:
+            self._head_complete()
+        except GatewayError as error:
+            self._refused = error
+            raise
+
+    def on_body(self, data: bytes) -> None:
+        self._overhead_bytes = 0
+        self._sink.body_received(data)
+
+    def on_message_complete(self) -> None:
+        if not self._body_skipped:
+            self._in_body = False
+            self._sink.body_complete()
+
+    def _head_complete(self) -> None:
         parser = self._parser
         self.in_head, self._in_body, self._overhead_bytes = False, True, 0
         if self._head_bytes > self._max_head_bytes:  # with what came along with it
@@ -98,15 +116,6 @@ class RequestParser:
         upgrade = parser.should_upgrade()
         self._body_skipped = upgrade and head.has_body
         self._sink.head_complete(head, parser.should_keep_alive() and not upgrade)
-
-    def on_body(self, data: bytes) -> None:
-        self._overhead_bytes = 0
-        self._sink.body_received(data)
-
-    def on_message_complete(self) -> None:
-        if not self._body_skipped:
-            self._in_body = False
-            self._sink.body_complete()
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Serves the request as what it is; the protocol stays HTTP/1.1.

@@ -4,6 +4,9 @@ import asyncio
 
 import pytest
 
+from gateway.errors import HeadTooLarge
+from gateway.server.request_head import RequestHead
+from gateway.server.request_parser import RequestParser
 from tests.gateway.server.test_hostile import stays
 from tests.gateway.server.wire import GET, assert_error, hello, post, read, reply, serving, start, typed_seen, write
 from tests.polling import eventually
@@ -30,6 +33,25 @@ async def test_a_head_that_is_too_large_is_a_431(request_bytes, step):
         assert response.all("connection") == ["close"]
         await asyncio.gather(sending, return_exceptions=True)
         assert await served.serves()
+
+
+class Nobody:
+    """Takes requests, and does nothing."""
+
+    def head_begun(self) -> None: ...
+    def head_complete(self, head: RequestHead, keep_alive: bool) -> None: ...
+    def body_received(self, data: bytes) -> None: ...
+    def body_complete(self) -> None: ...
+
+
+def test_a_head_is_too_large_whatever_else_is_being_handled():
+    """Python then puts that into an error's context, where httptools has put ours."""
+    parser = RequestParser(Nobody(), KIB)
+    try:
+        raise ValueError("something else")
+    except ValueError:
+        with pytest.raises(HeadTooLarge):
+            parser.feed(LARGE[0])
 
 
 @pytest.mark.parametrize("begin", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])
