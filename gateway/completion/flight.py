@@ -108,7 +108,7 @@ class Flight:
         parts, whole = (self._parts, b"") if self.stream else ([], self.last)
         if self.next > len(self._parts) or self._size > self.max_bytes or not self._parts:
             return None
-        if any(_OTHER_END.search(part) for _, part in self._parts):
+        if _OTHER_END.search(self.since(0)):
             return None
         return Entry(int(time.time()), self.usage, parts, whole)
 
