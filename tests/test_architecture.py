@@ -2,10 +2,11 @@
 
 import ast
 import re
+import tomllib
 
 import pytest
 
-from tests.sources import PACKAGES, Source, sources
+from tests.sources import PACKAGES, ROOT, Source, sources
 
 # A layer may import its own and those behind it.
 LAYERS = (
@@ -66,6 +67,24 @@ def test_only_one_module_calls_an_engine():
     clients = {f"gateway.upstream.{name}" for name in ("client.UpstreamClient", "http1.HttpClient")}
     users = {source.module for source in sources("gateway") if clients & set(source.imports())}
     assert {name for name in users if ".upstream." not in name} == {"gateway.parts", "gateway.completion.dispatch"}
+
+
+def test_nothing_that_is_compiled_waits_in_a_finally():
+    """mypyc leaves the exception that is in flight then behind, as the context of all that come after it."""
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    compiled = {path for pattern in hook["mypyc"]["include"] for path in ROOT.glob(pattern.removeprefix("/"))}
+    waits = [
+        (source.module, node.lineno)
+        for source in sources("gateway")
+        if source.path in compiled
+        for block in ast.walk(source.tree)
+        if isinstance(block, ast.Try)
+        for statement in block.finalbody
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+    assert len(compiled) > 50
+    assert waits == []
 
 
 @pytest.mark.parametrize("source", sources(*PACKAGES, "tests", "benchmarks"), ids=lambda source: source.module)

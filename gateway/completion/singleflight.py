@@ -98,33 +98,42 @@ class SingleFlight:
         """The generation, for as long as anybody wants it."""
         kept = False
         try:
-            try:
-                answer = await asked.generate()
-            except BaseException:
-                asked.bill.cancel()
-                raise
-            try:
-                flight.headers, flight.waited_s = answer.headers, answer.waited_s
-                if answer.stream:
-                    await answer.relay(flight)
-                else:
-                    flight.write(await answer.body())
-                # Nobody who asks this model again should get another's word for it.
-                if not answer.foreign and (entry := flight.entry()) is not None:
-                    kept = asked.lookup.keep(entry)
-                flight.end()
-            except GatewayError as error:
-                flight.end(error)
-            finally:
-                await answer.aclose()
+            kept = await self._generate(flight, asked)
         except GatewayError as error:
             flight.end(error)
         except Exception:  # everybody who waits is told
             log.exception("a generation failed")
             flight.end(GatewayError("Internal error."))
-        finally:
-            if not flight.ended:  # it was cancelled
-                flight.end(FlightLost())
-            self._flights.forget(flight)
-            if flight.claim is not None and not kept:
-                await self._cache.take(flight.key, flight.claim, None)
+        except BaseException:
+            flight.end(FlightLost())
+            await self._land(flight, kept)
+            raise
+        await self._land(flight, kept)
+
+    async def _generate(self, flight: Flight, asked: Asked) -> bool:
+        """Returns whether the answer was kept."""
+        try:
+            answer = await asked.generate()
+        except BaseException:
+            asked.bill.cancel()
+            raise
+        try:
+            flight.headers, flight.waited_s = answer.headers, answer.waited_s
+            if answer.stream:
+                await answer.relay(flight)
+            else:
+                flight.write(await answer.body())
+            # Nobody who asks this model again should get another's word for it.
+            entry = None if answer.foreign else flight.entry()
+            kept = entry is not None and asked.lookup.keep(entry)
+            flight.end()
+        except BaseException:
+            await answer.aclose()
+            raise
+        await answer.aclose()
+        return kept
+
+    async def _land(self, flight: Flight, kept: bool) -> None:
+        self._flights.forget(flight)
+        if flight.claim is not None and not kept:
+            await self._cache.take(flight.key, flight.claim, None)

@@ -103,8 +103,10 @@ class Ledger:
             while not stopping():
                 await asyncio.sleep(FLUSH_S)
                 await self.flush()
-        finally:
+        except BaseException:
             await self.flush()
+            raise
+        await self.flush()
 
     async def flush(self) -> None:
         if self._add is None:

@@ -42,8 +42,10 @@ class CompletionEndpoint:
             else:
                 body = await answer.body()
                 await exchange.respond(200, (*_JSON, *answer.headers, _overhead(answer, exchange)), body)
-        finally:
+        except BaseException:
             await answer.aclose()
+            raise
+        await answer.aclose()
 
 
 async def _stream(answer: Answer, exchange: Exchange) -> None:
