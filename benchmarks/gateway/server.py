@@ -1,11 +1,13 @@
 """Running systems: started, ready, with their addresses and the files the load generator takes."""
 
+import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gateway import machine
 from benchmarks.gateway.dialect import LATE, PACED, SLOW, STREAM, WHOLE, headers
@@ -61,9 +63,11 @@ class Server:
             self.body_file(kind).write_bytes(self.system.dialect.body(kind))
 
 
-def raw_request(server: Server, kind: str, close: bool = False) -> bytes:
-    """The request as it goes over the wire."""
+def raw_request(server: Server, kind: str, close: bool = False, more: Mapping[str, Any] | None = None) -> bytes:
+    """The request as it goes over the wire; `more` are fields of its body beside the dialect's."""
     body = server.system.dialect.body(kind)
+    if more:
+        body = json.dumps(json.loads(body) | more).encode()
     fields = server.headers | {"host": f"127.0.0.1:{server.port}", "content-length": str(len(body))}
     fields |= {"connection": "close"} if close else {}
     lines = [f"POST {server.system.dialect.url_path(kind)} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
