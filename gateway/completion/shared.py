@@ -69,11 +69,7 @@ class SharedAnswer(Answer):
     async def body(self) -> bytes:
         if self._leads:
             return (await self._flight.read(0))[1]
-        try:
-            return await (await self._kept()).body()
-        except FlightLost:
-            self._other = await self._again(self._asked, self._flight)
-            return await self._other.body()
+        return await (await self._all()).body()
 
     def frames(self) -> AsyncGenerator[bytes]:
         if self._flight.stream:
@@ -123,10 +119,18 @@ class SharedAnswer(Answer):
 
     async def _in_events(self) -> AsyncGenerator[bytes]:
         """A whole answer, for who asked for a stream."""
-        return (await self._kept()).frames()
+        return (await self._all()).frames()
+
+    async def _all(self) -> Answer:
+        """What nothing was told of yet: all of the flight, or where that is lost, the answer from elsewhere."""
+        try:
+            return await self._kept()
+        except FlightLost:
+            self._other = await self._again(self._asked, self._flight)
+            return self._other
 
     async def _kept(self) -> CachedAnswer:
-        """All of it, as the cache would have it."""
+        """All of the flight, as the cache would have it."""
         at, parts = 0, []
         while (read := await self._flight.read(at))[1]:
             at, data = read

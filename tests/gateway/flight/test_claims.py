@@ -5,10 +5,22 @@ import json
 import pytest
 
 from gateway.cache.claim import Claim
-from gateway.cache.entry import VERSION, BadEntry
+from gateway.cache.entry import VERSION, BadEntry, Entry
+from gateway.cache.exact import ExactCache
+from gateway.cache.mail import Mail
+from gateway.cache.policy import FULL
 from gateway.completion.anew import rest
+from gateway.completion.cached import CachedAnswer
+from gateway.completion.caching import Caching, Lookup
+from gateway.completion.endpoint import Endpoint
+from gateway.completion.flight import Flight, FlightLost
+from gateway.completion.metering import Bill
+from gateway.completion.request import Call
+from gateway.completion.shared import Asked, SharedAnswer
 from gateway.errors import StreamInterrupted
-from tests.gateway.cache.conftest import chunks, frames
+from gateway.metrics import Metrics
+from gateway.upstream.sse import payloads
+from tests.gateway.cache.conftest import chunks, frames, whole
 from tests.gateway.doors import raw_post
 from tests.gateway.flight.conftest import STREAM, gateways
 from tests.polling import eventually
@@ -128,3 +140,27 @@ async def test_other_words_are_not_put_behind_those_that_were_told():
         await _rest(frames(anew), b"".join(said[:4]))
     with pytest.raises(StreamInterrupted, match="same words"):
         await _rest(said[:3], b"".join(said[:4]))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_whole_answer_that_is_lost_comes_from_elsewhere_for_who_wanted_events_too(stream):
+    """Its worker may die when the answer has come, and not yet that this was all."""
+    call = Call.of(Endpoint.CHAT, {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream})
+    caching = Caching(ExactCache(None, 60, 10**6, Metrics()), Mail(None, Metrics()), Metrics(), paced=False)
+    asked = Asked(Lookup(caching, call, FULL, "key", None, None), lambda: None, Bill(None, ()))
+    flight = Flight("key", None, 10**6, stream=False, usage=True)
+    flight.write(json.dumps(whole(1)).encode())
+    flight.end(FlightLost())
+    left = []
+
+    async def again(*_: object) -> CachedAnswer:
+        return CachedAnswer(Entry(0, True, [], json.dumps(whole(2)).encode()), call, paced=False)
+
+    answer = SharedAnswer(flight, asked, leads=False, leave=left.append, again=again)
+    if stream:
+        text = b"".join([part async for part in answer.frames()])
+        assert [json.loads(payload)["id"] for payload in payloads(text)][:1] == [whole(2)["id"]]
+    else:
+        assert json.loads(await answer.body()) == whole(2)
+    await answer.aclose()
+    assert left == [flight]
