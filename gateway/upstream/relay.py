@@ -115,8 +115,9 @@ class EventStream:
             frames = data
         else:
             frames = self._looked_into(self._splitter.feed(data))
-        if _FINISHED.search(frames):
-            self._unfinished -= _finished_choices(frames)
+        if finished := _FINISHED.search(frames):  # and when many came together, those before it are not read
+            before = frames.rfind(b"\n\n", 0, finished.start())
+            self._unfinished -= _finished_choices(frames[before + 2 :] if before >= 0 else frames)
         # What was used is told in the last events, and costs the others nothing.
         if not self._unfinished and b'"usage"' in frames:
             frames = self._last(frames)
@@ -133,7 +134,7 @@ class EventStream:
         if b"error" in frames and (error := _ERROR.search(frames)):
             self.ended, self._error = True, _reported(frames[error.start() :])
             frames = frames[: error.start()]
-        elif b"[DONE]" in frames and (done := _DONE.search(frames)):
+        elif (at := frames.find(b"[DONE]")) >= 0 and (done := _DONE.search(frames, frames.rfind(b"\n", 0, at) + 1)):
             self.ended, frames = True, frames[: done.start()]
         elif b"data:" not in frames:
             self._note_quiet()
