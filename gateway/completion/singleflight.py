@@ -96,7 +96,7 @@ class SingleFlight:
 
     async def _fly(self, flight: Flight, asked: Asked) -> None:
         """The generation, for as long as anybody wants it."""
-        kept = False
+        kept, stopped = False, None
         try:
             kept = await self._generate(flight, asked)
         except GatewayError as error:
@@ -104,11 +104,14 @@ class SingleFlight:
         except Exception:  # everybody who waits is told
             log.exception("a generation failed")
             flight.end(GatewayError("Internal error."))
-        except BaseException:
+        except asyncio.CancelledError as error:
             flight.end(FlightLost())
-            await self._land(flight, kept)
-            raise
-        await self._land(flight, kept)
+            stopped = error
+        self._flights.forget(flight)
+        if flight.claim is not None and not kept:
+            await self._cache.take(flight.key, flight.claim, None)
+        if stopped is not None:
+            raise stopped
 
     async def _generate(self, flight: Flight, asked: Asked) -> bool:
         """Returns whether the answer was kept."""
@@ -117,6 +120,7 @@ class SingleFlight:
         except BaseException:
             asked.bill.cancel()
             raise
+        kept, failure = False, None
         try:
             flight.headers, flight.waited_s = answer.headers, answer.waited_s
             if answer.stream:
@@ -127,13 +131,9 @@ class SingleFlight:
             entry = None if answer.foreign else flight.entry()
             kept = entry is not None and asked.lookup.keep(entry)
             flight.end()
-        except BaseException:
-            await answer.aclose()
-            raise
+        except BaseException as error:  # noqa: BLE001  # raised below: CONTRIBUTING.md says why not in a `finally`
+            failure = error
         await answer.aclose()
+        if failure is not None:
+            raise failure
         return kept
-
-    async def _land(self, flight: Flight, kept: bool) -> None:
-        self._flights.forget(flight)
-        if flight.claim is not None and not kept:
-            await self._cache.take(flight.key, flight.claim, None)

@@ -99,14 +99,16 @@ class Ledger:
 
     async def run(self) -> None:
         """Adds the sums to Redis until cancelled, and once more then."""
+        stopped: asyncio.CancelledError | None = None
         try:
             while not stopping():
                 await asyncio.sleep(FLUSH_S)
                 await self.flush()
-        except BaseException:
-            await self.flush()
-            raise
+        except asyncio.CancelledError as error:
+            stopped = error
         await self.flush()
+        if stopped is not None:
+            raise stopped
 
     async def flush(self) -> None:
         if self._add is None:

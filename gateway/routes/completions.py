@@ -36,16 +36,18 @@ class CompletionEndpoint:
         arrived = exchange.body.arrived()
         call = Call.parse(self._endpoint, arrived if arrived is not None else await exchange.body.whole())
         answer = await self._path.send(call, current.get())
+        failure: BaseException | None = None
         try:
             if answer.stream:
                 await _stream(answer, exchange)
             else:
                 body = await answer.body()
                 await exchange.respond(200, (*_JSON, *answer.headers, _overhead(answer, exchange)), body)
-        except BaseException:
-            await answer.aclose()
-            raise
+        except BaseException as error:  # noqa: BLE001  # raised below: CONTRIBUTING.md says why not in a `finally`
+            failure = error
         await answer.aclose()
+        if failure is not None:
+            raise failure
 
 
 async def _stream(answer: Answer, exchange: Exchange) -> None:
