@@ -45,7 +45,6 @@ def _sample(server: Server, engine: Mock) -> dict[str, Any]:
     assert server.process is not None
     tree = server.process.tree()
     connections = [c for process in tree for c in process.net_connections("tcp") if c.status == "ESTABLISHED"]
-    metrics = _in_flight(server)
     return {
         "at": time.monotonic(),
         "requests": engine.status()["requests"],
@@ -53,17 +52,19 @@ def _sample(server: Server, engine: Mock) -> dict[str, Any]:
         "files": sum(process.num_fds() for process in tree),
         "to_upstream": sum(c.raddr.port == engine.port for c in connections),
         "to_clients": sum(c.laddr.port == server.port for c in connections),
-    } | ({"in_flight": metrics} if metrics is not None else {})
+    } | (_own_metrics(server) if server.name.startswith(OURS) else {})
 
 
-def _in_flight(server: Server) -> int | None:
-    """What our own gauge says, this scrape left out; other systems have no such thing."""
-    if not server.name.startswith(OURS):
-        return None
+def _own_metrics(server: Server) -> dict[str, Any]:
+    """What our own metrics say, which other systems have not: requests in flight but this one, answers by status."""
     request = urllib.request.Request(f"http://127.0.0.1:{server.port}/metrics", headers=server.headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
-        found = re.search(rb"^llmgw_requests_in_flight ([\d.]+)", answer.read(), re.MULTILINE)
-    return int(float(found[1])) - 1 if found else None
+        text = answer.read().decode()
+    statuses: Counter[str] = Counter()
+    for status, count in re.findall(r'^llmgw_requests_total\{.*status="(\d+)".*\} (\S+)', text, re.MULTILINE):
+        statuses[status] += round(float(count))
+    in_flight = re.search(r"^llmgw_requests_in_flight (\S+)", text, re.MULTILINE)
+    return {"in_flight": int(float(in_flight[1])) - 1 if in_flight else None, "statuses": statuses}
 
 
 async def _soak(server: Server, engine: Mock, what: Load, leaving: float, every_s: float) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def _print(result: dict[str, Any]) -> None:
     requests, seconds = (samples[-1][key] - samples[0][key] for key in ("requests", "at"))
     print(f"{result['system']}: {requests:,} requests in {seconds / 60:.1f} min, {requests / seconds:,.0f}/s")
     print(f"clients that left: {result['left_in']}; load: {result['load']}")
+    print(f"answers by status, its own count: {dict(left.get('statuses', {}))}")
     for kind in ("rss", "pss"):
         trend = result["slope"][kind]
         print(f"{kind.upper()}: {samples[0]['memory'][kind]} -> {samples[-1]['memory'][kind]} MB, "
