@@ -20,6 +20,8 @@ TIMEOUT_S = 0.05
 STALLED_S = 2.0
 
 Argument = bytes | str | int
+# As bytes it is packed already.
+Command = tuple[Argument, ...] | bytes
 
 
 class RedisUnavailable(Exception):
@@ -69,28 +71,27 @@ class Channel(asyncio.Protocol):
         self.late = False
         self.lost: asyncio.Future[str] = self._loop.create_future()
 
-    def send(self, command: tuple[Argument, ...], script: Script | None = None) -> "asyncio.Future[Any]":
+    def send(self, command: Command, script: Script | None = None) -> "asyncio.Future[Any]":
         """The reply, or RedisUnavailable. `script` is what the command names by its digest."""
         future = self._loop.create_future()
         self.put(command, future, script)
         return future
 
-    def put(
-        self, command: tuple[Argument, ...], waiter: "asyncio.Future[Any] | Told", script: Script | None = None
-    ) -> None:
+    def put(self, command: Command, waiter: "asyncio.Future[Any] | Told", script: Script | None = None) -> None:
         """The same, for a waiter of one's own."""
         if self.lost.done():
             waiter.set_exception(RedisUnavailable(self.lost.result()))
             return
         # What may have to be sent again is kept, and nothing else: an answer for the cache may be long.
-        self._put(command, (waiter, self._loop.time(), script, command[2:] if script is not None else ()))
+        kept = command[2:] if script is not None and not isinstance(command, bytes) else ()
+        self._put(command, (waiter, self._loop.time(), script, kept))
         if self._timer is None:
             self._timer = self._loop.call_later(TIMEOUT_S, self._look)
 
-    def _put(self, command: tuple[Argument, ...], due: _Due) -> None:
+    def _put(self, command: Command, due: _Due) -> None:
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub is too narrow
+        self._out.append(command if isinstance(command, bytes) else hiredis.pack_command(command))  # type: ignore[arg-type]
         self._due.append(due)
 
     def close(self, reason: str) -> None:

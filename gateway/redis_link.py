@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from gateway.redis_address import parse
-from gateway.redis_channel import Argument, Channel, RedisUnavailable, Told
+from gateway.redis_channel import Argument, Channel, Command, RedisUnavailable, Told
 from gateway.redis_dial import dial
 from gateway.redis_follower import stopping
 from gateway.redis_introduction import introduction, objection
@@ -87,12 +87,25 @@ class RedisLink:
         Raises:
             RedisUnavailable: there is nobody to send it to.
         """
+        return self.send(command)
+
+    def send(self, command: Command) -> "asyncio.Future[Any]":
+        """The same for one that may be packed already."""
         return self._live().send(command)
 
-    def tell(self, told: Callable[[RedisUnavailable | None], None], *command: Argument) -> None:
+    def tell(self, told: Callable[[RedisUnavailable | None], None], command: Command) -> None:
         """Sends a command whose reply nobody waits for; `told` hears that it is there, or why there is none."""
         try:
             self._live().put(command, Told(told))
+        except RedisUnavailable as error:
+            told(error)
+
+    def tell_script(
+        self, told: Callable[[RedisUnavailable | None], None], script: Script, key: str, *arguments: Argument
+    ) -> None:
+        """The same with a script on one key."""
+        try:
+            self._live().put(("EVALSHA", script.sha, 1, key, *arguments), Told(told), script)
         except RedisUnavailable as error:
             told(error)
 

@@ -30,6 +30,7 @@ LAYERS = (
         "redis_cluster",
         "redis_dial",
         "redis_follower",
+        "redis_form",
         "redis_introduction",
         "redis_link",
         "redis_script",

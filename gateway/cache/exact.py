@@ -1,6 +1,6 @@
 """The exact cache: the answer to a request that was asked before, by the same tenant, word for word.
 
-    {llmgw}:cache:<SHA-256 of tenant, endpoint, the model's revision and the canonical request>
+    {llmgw}:cache:<BLAKE2b of tenant, endpoint, the model's revision and the canonical request>
 
 Reading costs one command in the request's round trip to Redis, which also leaves a claim where there is no answer yet
 (`claim.py`); writing happens once the client has its answer. Without Redis there is no cache, and nothing waits for it.
@@ -20,6 +20,7 @@ from gateway.cache.entry import BadEntry, Entry, decode, encode
 from gateway.metrics import Metrics
 from gateway.redis_channel import RedisUnavailable
 from gateway.redis_cluster import TAG
+from gateway.redis_form import Form
 from gateway.redis_link import RedisLink
 from gateway.redis_part import RedisPart
 from gateway.redis_script import Script
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _TRANSPORT = frozenset({"stream", "stream_options"})
 # How a Redis refuses that would still read: it is full, a replica, lacks some, or cannot write its file.
 _READS_ONLY = ("OOM", "READONLY", "NOREPLICAS", "MISCONF")
+_CLAIM, _STORE = Form("SET", None, None, "NX", "GET", "PX", None), Form("SET", None, None, "EX", None)
 _TAKE = Script(resources.files("gateway.cache").joinpath("take.lua").read_text())
 
 
@@ -69,7 +71,7 @@ class ExactCache:
         try:
             if claim is None:
                 return self._link.call("GET", key)
-            return self._link.call("SET", key, claim.data, "NX", "GET", "PX", LEASE_MS)
+            return self._link.send(_CLAIM.packed(key.encode(), claim.data, b"%d" % LEASE_MS))
         except RedisUnavailable as error:
             self._reads.fails(error)
             return None
@@ -105,10 +107,15 @@ class ExactCache:
             return None
         return self._found(key, data)
 
+    def release(self, key: str, claim: Claim) -> None:
+        """Takes a claim away, without waiting for Redis: nobody makes that answer any more."""
+        if self._link is not None:
+            self._link.tell_script(_unheard, _TAKE, key, claim.data, b"", LEASE_MS)
+
     def renew(self, key: str) -> None:
         """A claim on `key` goes on; an answer that has taken its place lasts longer anyway."""
         if self._link is not None:
-            self._link.tell(_unheard, "PEXPIRE", key, LEASE_MS, "GT")
+            self._link.tell(_unheard, ("PEXPIRE", key, LEASE_MS, "GT"))
 
     def _found(self, key: str, data: bytes | None) -> Entry | Claim | None:
         if data is None:
@@ -122,7 +129,7 @@ class ExactCache:
             log.warning("a cache entry is of no use and was deleted: %s", error)
             self._metrics.cache_bad_entries.inc()
             if self._link is not None:
-                self._link.tell(_unheard, "DEL", key)
+                self._link.tell(_unheard, ("DEL", key))
             return None
 
     def write(self, key: str, entry: Entry) -> bool:
@@ -132,7 +139,7 @@ class ExactCache:
         except UnicodeDecodeError:
             return False
         if self._link is not None:
-            self._link.tell(self._written, "SET", key, data, "EX", self._ttl_s)
+            self._link.tell(self._written, _STORE.packed(key.encode(), data, b"%d" % self._ttl_s))
         return True
 
     def _written(self, error: RedisUnavailable | None) -> None:
@@ -152,4 +159,4 @@ def cache_key(tenant: str, endpoint: str, revision: str, payload: Mapping[str, A
     if not _TRANSPORT.isdisjoint(payload):
         asked = {name: value for name, value in payload.items() if name not in _TRANSPORT}
     canonical = orjson.dumps([tenant, endpoint, revision, asked], option=orjson.OPT_SORT_KEYS)
-    return f"{TAG}:cache:{hashlib.sha256(canonical).hexdigest()}"
+    return f"{TAG}:cache:{hashlib.blake2b(canonical, digest_size=32).hexdigest()}"

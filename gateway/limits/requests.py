@@ -98,10 +98,7 @@ class RequestLimits:
         """What is left of it."""
         left, advance.left = advance.left, 0
         if left and self._link is not None:
-            try:
-                self._link.evaluate(_RETURN, key, left, advance.second).add_done_callback(_given_back)
-            except RedisUnavailable as error:
-                log.info("what was granted in advance was not given back: %s", error)
+            self._link.tell_script(_given_back, _RETURN, key, left, advance.second)
 
     def _admit_alone(self, context: RequestContext) -> Headers:
         """The same out of this worker's share."""
@@ -135,9 +132,9 @@ class _Share(Window):
         return (self._limit_header, (self._remaining_name, b"%d" % (self.most - self.used)), self._reset)
 
 
-def _given_back(reply: "asyncio.Future[object]") -> None:
+def _given_back(error: RedisUnavailable | None) -> None:
     """What is not stays taken, which errs on the safe side."""
-    if not reply.cancelled() and (error := reply.exception()):
+    if error is not None:
         log.info("what was granted in advance was not given back: %s", error)
 
 

@@ -19,7 +19,11 @@ ENTRIES = st.builds(Entry, st.integers(0, 2**40), st.booleans(), PARTS, st.just(
 
 @given(ENTRIES)
 def test_what_was_encoded_is_decoded(entry):
-    assert decode(encode(entry, "key"), "key", 10**6) == entry
+    assert _fields(decode(encode(entry, "key"), "key", 10**6)) == _fields(entry)
+
+
+def _fields(entry: Entry) -> tuple:
+    return entry.at, entry.usage, entry.parts, entry.whole
 
 
 @given(ENTRIES, st.data())
@@ -32,7 +36,7 @@ def test_no_change_goes_unnoticed(entry, data):
     except BadEntry:
         return
     # The one byte that the digest leaves out says whether the rest is compressed.
-    assert (at, found) == (1, entry)
+    assert (at, _fields(found)) == (1, _fields(entry))
 
 
 @given(st.binary(max_size=200))
