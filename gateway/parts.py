@@ -19,6 +19,7 @@ from gateway.completion.call import CompletionPath
 from gateway.completion.catalog import Catalog
 from gateway.completion.dispatch import Dispatch
 from gateway.completion.fallbacks import Fallbacks
+from gateway.completion.flight_watch import FlightWatch
 from gateway.completion.flights import Flights
 from gateway.completion.metering import Metering
 from gateway.completion.retries import RuleBook
@@ -89,8 +90,8 @@ def build(settings: Settings) -> Parts:
     metering = Metering(RequestLimits(link, settings.workers, metrics), reservations, ledger)
     catalog = Catalog(directory, settings.models, int(time.time()))
     path = CompletionPath(catalog, fallbacks, metering, caching, SingleFlight(cache, flights), dispatch)
-    runs = [flights.run, directory.run, admission.run, ring.run, ledger.run, reservations.run, breakers.run, watch.run]
-    runs += [link.run] if link else []
+    runs = [directory.run, admission.run, ring.run, ledger.run, reservations.run, breakers.run, watch.run]
+    runs = [FlightWatch(flights, cache, mail).run, *runs, *([link.run] if link else [])]
     sessions = Sessions(link, settings.session_ttl_s, settings.session_max_messages)
     return Parts(metrics, redis, client, directory, ring, sessions, path, runs)
 

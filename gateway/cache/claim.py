@@ -6,8 +6,6 @@ It is set with the command that asks for the answer, if there is none, and the a
 unless its worker renews it.
 """
 
-from typing import NamedTuple
-
 from gateway.cache.entry import BadEntry
 
 LEASE_MS = 5_000
@@ -17,7 +15,7 @@ _FORMS = {"stream": True, "whole": False}
 _USAGES = {"usage": True, "plain": False}
 
 
-class Claim(NamedTuple):
+class Claim:
     """
     Attributes:
         data: as it is in Redis; no two are the same.
@@ -26,10 +24,13 @@ class Claim(NamedTuple):
         usage: it will say what was used.
     """
 
-    data: bytes
-    worker: str
-    stream: bool
-    usage: bool
+    __slots__ = ("data", "stream", "usage", "worker")
+
+    def __init__(self, data: bytes, worker: str, stream: bool, usage: bool) -> None:
+        self.data = data
+        self.worker = worker
+        self.stream = stream
+        self.usage = usage
 
     @classmethod
     def of(cls, worker: str, number: int, *, stream: bool, usage: bool) -> "Claim":

@@ -9,12 +9,14 @@ from gateway.cache.exact import ExactCache, cache_key
 from gateway.cache.mail import Mail
 from gateway.cache.policy import Policy, policy
 from gateway.completion.cached import CachedAnswer, serves
+from gateway.completion.metering import Bill
 from gateway.completion.request import Call
 from gateway.completion.semantic import Question, Semantic
 from gateway.context import RequestContext
 from gateway.metrics import CacheOutcome, Metrics
 
-# Of an answer in which the cache had no part, where there is one.
+# Of an answer that an engine makes for who asked, and of one in which the cache had no part, where there is one.
+MISS = (b"x-llmgw-cache", b"miss")
 BYPASS = (b"x-llmgw-cache", b"bypass")
 
 
@@ -90,18 +92,28 @@ class Lookup:
         """Whether the answer may be one that is being made for somebody else."""
         return self._allowed.read and not self.hurries
 
-    async def answer(self) -> CachedAnswer | None:
-        """The answer from the cache, if there is one that will do."""
+    async def answer(self, bill: Bill) -> CachedAnswer | None:
+        """The answer from the cache, if there is one that will do; the bill is told, or cancelled where this raises."""
         if self._pending is None:
             return None
-        found = self._answer(await self._caching.cache.read(self.key, self._pending))
-        if found is not None or self.holder is not None or self.question is None:
-            return found
-        near = await self.question.look_up(self._will_do)
+        try:
+            found = self._answer(await self._caching.cache.read(self.key, self._pending))
+            if found is None and self.holder is None and self.question is not None:
+                found = await self._near(self.question)
+        except BaseException:
+            bill.cancel()
+            raise
+        if found is not None:
+            bill.saved(found.usage)
+        return found
+
+    async def _near(self, question: Question) -> CachedAnswer | None:
+        """That of a question that asks the same."""
+        near = await question.look_up(self._will_do)
         if near is None:
             return None
         if self.claim is not None:  # nobody makes it here
-            await self._caching.cache.take(self.key, self.claim, None)
+            self._caching.cache.release(self.key, self.claim)
         return self._cached(near, "semantic")
 
     def drop(self) -> None:
@@ -109,12 +121,19 @@ class Lookup:
         if self._pending is not None and not self._pending.cancel():
             self._pending.exception()  # fetched, or asyncio would log it
 
-    async def again(self, lost: Claim | None) -> CachedAnswer | None:
+    async def again(self, lost: Claim | None, bill: Bill) -> CachedAnswer | None:
         """The same, now that nobody makes the answer any more that was claimed so."""
         if lost is None:
             return None
         self.claim = self._caching.mail.claim(stream=self.call.stream, usage=self.call.wants_usage)
-        return self._answer(await self._caching.cache.take(self.key, lost, self.claim))
+        try:
+            found = self._answer(await self._caching.cache.take(self.key, lost, self.claim))
+        except BaseException:
+            bill.cancel()
+            raise
+        if found is not None:
+            bill.saved(found.usage)
+        return found
 
     def keep(self, entry: Entry) -> bool:
         """Stores the answer; returns whether it could be."""

@@ -3,17 +3,17 @@
 catalog > context window > metering > caching > single-flight > dispatch
 """
 
-import functools
+from functools import partial
 
 from gateway.completion.answer import Answer
-from gateway.completion.caching import BYPASS, Caching, Lookup
+from gateway.completion.caching import BYPASS, Caching
 from gateway.completion.catalog import Catalog
 from gateway.completion.dispatch import Dispatch
 from gateway.completion.fallbacks import Fallbacks
-from gateway.completion.metering import Bill, Metering
+from gateway.completion.metering import Metering
 from gateway.completion.request import Call
 from gateway.completion.shared import Asked
-from gateway.completion.singleflight import SingleFlight
+from gateway.completion.singleflight import Caller, SingleFlight
 from gateway.context import RequestContext
 from gateway.errors import InvalidRequest
 from gateway.routing.pool import Pool
@@ -38,15 +38,16 @@ class CompletionPath:
         self._flights = flights
         self._dispatch = dispatch
 
-    async def send(self, call: Call, context: RequestContext) -> Answer:
+    async def send(self, call: Call, context: RequestContext, caller: Caller | None = None) -> Answer:
         """Returns once the answer has begun: status and headers, and the first event of a stream.
+
+        Args:
+            caller: where the request's task may go on behind its client, for others who want the same answer.
 
         Raises:
             GatewayError: what went wrong, before anything was sent to the client.
         """
-        pool = self.catalog.model(call.model, context)
-        _check_task(call, pool)
-        pool = self._fallbacks.that_fits(call, pool, context)
+        pool = self._pool(call, context)
         lookup = self._caching.begin(call, context, pool.revision)
         # Mostly nobody has to be asked, which takes no coroutine to find out.
         try:
@@ -56,7 +57,8 @@ class CompletionPath:
                 lookup.drop()
             raise
         if lookup is not None:
-            answer = await self._answer(call, pool, context, lookup, bill)
+            generate = partial(self._dispatch.begin, call, pool, context, bill.ended)
+            answer = await lookup.answer(bill) or await self._flights.answer(Asked(lookup, generate, bill), caller)
         else:
             try:
                 answer = await self._dispatch.begin(call, pool, context, bill.ended)
@@ -69,19 +71,10 @@ class CompletionPath:
             answer.headers = (*answer.headers, *bill.headers)
         return answer
 
-    async def _answer(self, call: Call, pool: Pool, context: RequestContext, lookup: Lookup, bill: Bill) -> Answer:
-        """Out of the cache, or from a flight; the bill is told what was used, or is cancelled."""
-        try:
-            cached = await lookup.answer()
-        except BaseException:
-            bill.cancel()
-            raise
-        if cached is None:
-            generate = functools.partial(self._dispatch.begin, call, pool, context, bill.ended)
-            return await self._flights.answer(Asked(lookup, generate, bill))
-        if bill.ended is not None:
-            bill.ended(cached.usage)
-        return cached
+    def _pool(self, call: Call, context: RequestContext) -> Pool:
+        pool = self.catalog.model(call.model, context)
+        _check_task(call, pool)
+        return self._fallbacks.that_fits(call, pool, context)
 
 
 def _check_task(call: Call, pool: Pool) -> None:

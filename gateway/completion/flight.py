@@ -17,7 +17,8 @@ from gateway.errors import GatewayError, StreamInterrupted
 from gateway.upstream.relay import Client
 
 # How an answer ends that is an answer; an engine that is stopped ends one with `abort`.
-_OTHER_END = re.compile(rb'"finish_reason"\s*:\s*"(?!(?:stop|length|tool_calls|function_call|content_filter)")')
+_END = b'"finish_reason"'
+_OTHER_END = re.compile(rb'\s*:\s*"(?!(?:stop|length|tool_calls|function_call|content_filter)")')
 
 
 class FlightLost(Exception):
@@ -47,13 +48,15 @@ class Flight:
         stream, usage: as of a Claim.
 
     Attributes:
-        task: what makes the answer; None where another worker does.
+        task: what makes the answer: the request's that it was begun for, or one of its own; None where another worker
+            does.
         headers, waited_s: what the answer tells of itself, for the one it was begun for.
         members: how many requests of this worker want the answer.
         watchers: other workers that do.
         next: the number of the part that comes next.
         ended: nothing comes after what is there.
         error: why, where it is not the answer's end.
+        apart: what feeds the client of the one who makes it, once that does not keep up with the others.
     """
 
     def __init__(self, key: str, claim: Claim | None, max_bytes: int, *, stream: bool, usage: bool) -> None:
@@ -75,8 +78,8 @@ class Flight:
         self._size = 0
         self._parts: list[tuple[int, bytes]] = []
         self._waiting: list[asyncio.Future[None]] = []
+        self.apart: asyncio.Task[None] | None = None
         self._direct: Client | None = None
-        self._apart: asyncio.Future[int] | None = None
         self._room: asyncio.Future[None] | None = None
 
     @property
@@ -100,15 +103,18 @@ class Flight:
 
     def join(self) -> None:
         self.members += 1
-        if self._direct is not None and self._direct.full is not None:
-            self._set_apart()
+        self._joined()
+
+    def watch(self, worker: str, watcher: Watcher) -> None:
+        self.watchers[worker] = watcher
+        self._joined()
 
     def entry(self) -> Entry | None:
         """The whole of it for the cache, once it has ended; None if it is too long, or no answer."""
         parts, whole = (self._parts, b"") if self.stream else ([], self.last)
         if self.next > len(self._parts) or self._size > self.max_bytes or not self._parts:
             return None
-        if _OTHER_END.search(self.since(0)):
+        if _ends_otherwise(self.since(0)):
             return None
         return Entry(int(time.time()), self.usage, parts, whole)
 
@@ -142,20 +148,11 @@ class Flight:
             raise StreamInterrupted("This answer was read too slowly. Please try again.")
         return b"".join([part for _, part in self._parts[at - first :]])
 
-    async def attach(self, client: Client) -> int:
-        """Writes to `client` what comes, the moment it comes, until the end; returns the part to read on from.
-
-        One client at a time. One that does not keep up is let go as soon as it would hold up others.
-        """
-        if self.ended or self._direct is not None:
-            return self.next
-        self._direct, self._apart = client, self._loop.create_future()
-        try:
-            return await self._apart
-        finally:
-            self._set_apart()
-
     # The generation's side: a client of its answer
+
+    def lead(self, client: Client) -> None:
+        """What comes is written to `client` the moment it comes, as long as that does not hold up others."""
+        self._direct = client
 
     @property
     def full(self) -> "asyncio.Future[None] | None":
@@ -190,8 +187,6 @@ class Flight:
             self.ended, self.error = True, error
             if self._waiting or self.watchers:
                 self._tell()
-            if self._apart is not None:
-                self._set_apart()
 
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -205,12 +200,36 @@ class Flight:
         self._waiting.append(future)
         return future
 
+    def _joined(self) -> None:
+        if self._direct is not None and self._direct.full is not None:
+            self._set_apart()
+
     def _set_apart(self) -> None:
-        self._direct = None
-        if self._apart is not None and not self._apart.done():
-            self._apart.set_result(self.next)
+        client, self._direct = self._direct, None
+        if client is not None:
+            self.apart = self._loop.create_task(self._feed(client, self.next))
         if self._room is not None:
             _resolve(self._room)
+
+    async def _feed(self, client: Client, at: int) -> None:
+        """Writes what there is from part `at` on, at the client's own pace; raises as `read`."""
+        while True:
+            if client.full is not None:
+                await asyncio.shield(client.full)
+            at, data = await self.read(at)
+            if not data:
+                return
+            client.write(data)
+
+
+def _ends_otherwise(answer: bytes) -> bool:
+    at = answer.find(_END)
+    while at >= 0:
+        at += len(_END)
+        if _OTHER_END.match(answer, at):
+            return True
+        at = answer.find(_END, at)
+    return False
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:

@@ -75,6 +75,23 @@ async def from_flight(
         yield frames
 
 
+async def led(
+    frames: AsyncGenerator[bytes],
+    write: Callable[[bytes], object],
+    complete: Callable[[], None],
+    failed: Callable[[BaseException], None],
+) -> AsyncGenerator[bytes]:
+    """The frames, which go to `write` as well; how they end is told."""
+    try:
+        async for some in frames:
+            write(some)
+            yield some
+    except GatewayError as error:
+        failed(error)
+        raise
+    complete()
+
+
 async def from_later(answer: Callable[[], Awaitable[AsyncGenerator[bytes]]]) -> AsyncGenerator[bytes]:
     """Of an answer that has to be waited for first."""
     async for frames in await answer():

@@ -7,6 +7,7 @@ from gateway.limits.reservations import Reservation, Reservations
 from gateway.limits.told import Headers
 from gateway.limits.usage import Ended, Ledger
 from gateway.routing.pool import Pool
+from gateway.upstream.usage import Usage
 
 
 class Bill:
@@ -23,6 +24,11 @@ class Bill:
         self.ended = ended
         self.headers = headers
         self._reservation = reservation
+
+    def saved(self, usage: Usage) -> None:
+        """No engine had to work for it."""
+        if self.ended is not None:
+            self.ended(usage)
 
     def cancel(self) -> None:
         """No answer began: what was reserved is given back."""

@@ -1,4 +1,4 @@
-"""An answer out of a flight, for the one who began it and for all who joined."""
+"""An answer out of a flight that something else makes, for the one it was begun for and for all who joined."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from gateway.completion import assembly
 from gateway.completion.anew import rest
 from gateway.completion.answer import Answer
 from gateway.completion.cached import CachedAnswer, chunks_of, framed
-from gateway.completion.caching import Lookup
+from gateway.completion.caching import MISS, Lookup
 from gateway.completion.flight import Flight, FlightLost
 from gateway.completion.frames import from_flight, from_later
 from gateway.completion.metering import Bill
@@ -17,7 +17,6 @@ from gateway.errors import StreamInterrupted
 from gateway.upstream.relay import Client
 from gateway.upstream.usage import Usage
 
-_MISS = ((b"x-llmgw-cache", b"miss"),)
 _SHARED = ((b"x-llmgw-cache", b"shared"),)
 
 
@@ -55,7 +54,7 @@ class SharedAnswer(Answer):
         again: Callable[[Asked, Flight], Awaitable[Answer]],
     ) -> None:
         self._call = asked.lookup.call
-        headers = (*flight.headers, *_MISS) if leads else _SHARED
+        headers = (*flight.headers, MISS) if leads else _SHARED
         super().__init__(stream=self._call.stream, headers=headers, waited_s=flight.waited_s)
         self._flight = flight
         self._asked = asked
@@ -64,7 +63,8 @@ class SharedAnswer(Answer):
         self._again = again
         self._other: Answer | None = None
         self._closed = False
-        asked.lookup.note("miss" if leads else "shared")
+        if not leads:
+            asked.lookup.note("shared")
 
     async def body(self) -> bytes:
         if self._leads:
@@ -77,12 +77,6 @@ class SharedAnswer(Answer):
         return from_later(self._in_events)
 
     async def relay(self, client: Client) -> None:
-        if self._leads:
-            try:
-                await self._relay_directly(client)
-            except FlightLost as error:
-                raise _stopped() from error
-            return
         async for frames in self.frames():
             if not client.write(frames) and client.full is not None:
                 await asyncio.shield(client.full)
@@ -94,20 +88,8 @@ class SharedAnswer(Answer):
         self._leave(self._flight)
         if self._other is not None:
             await self._other.aclose()
-        elif not self._leads and self._asked.bill.ended is not None:
-            self._asked.bill.ended(self._usage())
-
-    async def _relay_directly(self, client: Client) -> None:
-        """What comes is written to the client before anybody else gets it, as long as it keeps up."""
-        at = 0
-        while True:
-            at, data = await self._flight.read(at)
-            if not data:
-                return
-            if not client.write(data) and client.full is not None:
-                await asyncio.shield(client.full)
-            if at == self._flight.next:
-                at = await self._flight.attach(client)
+        elif not self._leads:
+            self._asked.bill.saved(self._usage())
 
     async def _elsewhere(self, lost: FlightLost) -> AsyncGenerator[bytes]:
         """What is left of a stream whose flight is lost; who leads has nowhere else to go."""

@@ -1,8 +1,9 @@
 """Single-flight: who asks for what is being made already, on any worker, gets that answer, from its beginning.
 
-A worker that finds no answer in the cache, and nobody's claim to make it, makes it in a task of its own, which goes on
-as long as anybody wants it. Who finds a claim of another worker asks that one for what it has, and gets the rest as it
-comes. Nothing is sent before somebody asks.
+A request that finds no answer in the cache, and nobody's claim to make it, makes it: in its own task, which goes on
+behind its client as long as anybody else wants it, or in one for that, where the request's is not ours to keep. Who
+finds a claim of another worker asks that one for what it has, and gets the rest as it comes. Nothing is sent before
+somebody asks.
 
 A flight that is lost (its worker died, its machine is away, nobody wanted it any more) is taken over by one of those
 who follow it; the others follow that one. Without Redis only the requests of one worker share.
@@ -10,18 +11,33 @@ who follow it; the others follow that one. Without Redis only the requests of on
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
 
 from gateway.cache.exact import ExactCache
 from gateway.completion.answer import Answer
 from gateway.completion.cached import serves
+from gateway.completion.caching import MISS
 from gateway.completion.flight import Flight, FlightLost
 from gateway.completion.flights import Flights
+from gateway.completion.led import LedAnswer
 from gateway.completion.shared import Asked, SharedAnswer
 from gateway.errors import GatewayError, NoReplica
 
 log = logging.getLogger(__name__)
 
 _TRIES = 3
+
+
+class Caller(Protocol):
+    """Whose request runs in a task that is ours to keep.
+
+    Attributes:
+        on_leave: called when its client leaves, in the place of the task's cancellation.
+    """
+
+    on_leave: Callable[[], None] | None
 
 
 class SingleFlight:
@@ -35,45 +51,61 @@ class SingleFlight:
         self._cache = cache
         self._flights = flights
 
-    async def answer(self, asked: Asked, lost: Flight | None = None) -> Answer:
-        """From a flight; or as the cache has it by now, where this request was on one that was `lost`.
+    def answer(self, asked: Asked, caller: Caller | None = None) -> Awaitable[Answer]:
+        """From a flight.
 
         Raises:
             GatewayError: as whoever makes the answer, for the second time where that was somebody else.
         """
-        tries, leads = 0, False
+        return self._board(asked, caller, tries=1)
+
+    def _board(self, asked: Asked, caller: Caller | None, tries: int) -> Awaitable[Answer]:
+        """From a flight that is there already, or a new one."""
+        shares = tries < _TRIES and asked.lookup.shares
+        flight = self._other(asked) if shares else None
+        if flight is not None:
+            flight.join()
+            return self._follow(flight, asked, caller, tries)
+        flight = self._begin(asked, listed=shares)
+        if caller is None:
+            flight.task = asyncio.create_task(self._fly(flight, asked))
+            return self._led(flight, asked)
+        flight.task, caller.on_leave = asyncio.current_task(), partial(self._flights.leave, flight)
+        return self._lead(flight, asked)
+
+    async def _follow(self, flight: Flight, asked: Asked, caller: Caller | None, tries: int) -> Answer:
+        """The answer for who found it being made."""
+        failure: BaseException | None = None
         try:
-            while True:
-                if lost is not None and (cached := await asked.lookup.again(lost.claim)) is not None:
-                    if asked.bill.ended is not None:
-                        asked.bill.ended(cached.usage)
-                    return cached
-                tries += 1
-                flight, leads = self._board(asked, alone=tries == _TRIES)
-                try:
-                    await flight.begun()
-                except BaseException as error:
-                    self._flights.leave(flight)
-                    if leads or not isinstance(error, FlightLost if tries > 1 else (FlightLost, GatewayError)):
-                        raise
-                    lost = flight
-                else:
-                    return SharedAnswer(flight, asked, leads=leads, leave=self._flights.leave, again=self.answer)
+            await flight.begun()
+        except BaseException as error:  # noqa: BLE001  # raised below
+            failure = error
+        if failure is None:
+            return self._shared(flight, asked, leads=False)
+        self._flights.leave(flight)
+        if isinstance(failure, FlightLost if tries > 1 else (FlightLost, GatewayError)):
+            return await self._again(asked, flight, caller, tries)
+        asked.bill.cancel()
+        raise failure
+
+    async def _again(self, asked: Asked, lost: Flight, caller: Caller | None = None, tries: int = 0) -> Answer:
+        """As the cache has it by now, or from another flight than the one that was lost."""
+        cached = await asked.lookup.again(lost.claim, asked.bill)
+        return cached or await self._board(asked, caller, tries + 1)
+
+    async def _led(self, flight: Flight, asked: Asked) -> Answer:
+        """The answer for the one it was begun for, where a task of its own makes it."""
+        try:
+            await flight.begun()
         except BaseException as error:
-            if not leads:
-                asked.bill.cancel()
+            self._flights.leave(flight)
             if isinstance(error, FlightLost):
                 raise NoReplica("The gateway stopped before the answer was there. Please try again.") from error
             raise
+        return self._shared(flight, asked, leads=True)
 
-    def _board(self, asked: Asked, *, alone: bool) -> tuple[Flight, bool]:
-        """The flight for a request, and whether it was begun for it."""
-        flight = None if alone or not asked.lookup.shares else self._other(asked)
-        leads = flight is None
-        if flight is None:
-            flight = self._begin(asked, listed=not alone and asked.lookup.shares)
-        flight.join()
-        return flight, leads
+    def _shared(self, flight: Flight, asked: Asked, *, leads: bool) -> Answer:
+        return SharedAnswer(flight, asked, leads=leads, leave=self._flights.leave, again=self._again)
 
     def _other(self, asked: Asked) -> Flight | None:
         """The flight that was begun for somebody else, here or elsewhere, if it says all that is asked for."""
@@ -84,56 +116,75 @@ class SingleFlight:
         return flight if flight is not None and serves(flight, lookup.call) else None
 
     def _begin(self, asked: Asked, *, listed: bool) -> Flight:
+        """A new one, which its request wants."""
         lookup, call, holder = asked.lookup, asked.lookup.call, asked.lookup.holder
         claim = lookup.claim if holder is None else None
         if holder is not None and holder.worker == self._flights.worker and lookup.shares:
             # Left by a request that has gone since, and as good as a new one for the same kind of answer.
             claim = holder if (holder.stream, holder.usage) == (call.stream, call.wants_usage) else None
         flight = Flight(lookup.key, claim, self._cache.max_bytes, stream=call.stream, usage=call.wants_usage)
-        flight.task = asyncio.create_task(self._fly(flight, asked))
+        flight.join()
         self._flights.add(flight, listed=listed and self._flights.joinable(lookup.key) is None)
         return flight
 
-    async def _fly(self, flight: Flight, asked: Asked) -> None:
-        """The generation, for as long as anybody wants it."""
-        kept, stopped = False, None
+    async def _lead(self, flight: Flight, asked: Asked) -> Answer:
+        """The answer as it begins; a whole one is all of the flight."""
         try:
-            kept = await self._generate(flight, asked)
+            answer = await asked.generate()
+        except BaseException as error:
+            asked.bill.cancel()
+            self._fail(flight, error)
+            raise
+        asked.lookup.note("miss")
+        flight.headers, flight.waited_s = answer.headers, answer.waited_s
+        if answer.stream:
+            complete = partial(self._complete, flight, asked, foreign=answer.foreign)
+            return LedAnswer(answer, flight, complete, partial(self._fail, flight))
+        failure: BaseException | None = None
+        try:
+            flight.write(await answer.body())
+            self._complete(flight, asked, foreign=answer.foreign)
+        except BaseException as error:  # noqa: BLE001  # raised below: CONTRIBUTING.md says why not from in here
+            failure = error
+        if failure is not None:
+            self._fail(flight, failure)
+            await answer.aclose()
+            raise failure
+        answer.headers = (*answer.headers, MISS)
+        return answer
+
+    async def _fly(self, flight: Flight, asked: Asked) -> None:
+        """The same in a task for that, to the end; everybody who waits is told how it goes."""
+        answer, stopped = None, None
+        try:
+            answer = await self._lead(flight, asked)
+            if isinstance(answer, LedAnswer):
+                await answer.make()
         except GatewayError as error:
-            flight.end(error)
-        except Exception:  # everybody who waits is told
+            log.debug("a generation ended in %s", error)
+        except Exception:
             log.exception("a generation failed")
-            flight.end(GatewayError("Internal error."))
         except asyncio.CancelledError as error:
-            flight.end(FlightLost())
             stopped = error
-        self._flights.forget(flight)
-        if flight.claim is not None and not kept:
-            await self._cache.take(flight.key, flight.claim, None)
+        if answer is not None:
+            await answer.aclose()
         if stopped is not None:
             raise stopped
 
-    async def _generate(self, flight: Flight, asked: Asked) -> bool:
-        """Returns whether the answer was kept."""
-        try:
-            answer = await asked.generate()
-        except BaseException:
-            asked.bill.cancel()
-            raise
-        kept, failure = False, None
-        try:
-            flight.headers, flight.waited_s = answer.headers, answer.waited_s
-            if answer.stream:
-                await answer.relay(flight)
-            else:
-                flight.write(await answer.body())
-            # Nobody who asks this model again should get another's word for it.
-            entry = None if answer.foreign else flight.entry()
-            kept = entry is not None and asked.lookup.keep(entry)
-            flight.end()
-        except BaseException as error:  # noqa: BLE001  # raised below: CONTRIBUTING.md says why not in a `finally`
-            failure = error
-        await answer.aclose()
-        if failure is not None:
-            raise failure
-        return kept
+    def _complete(self, flight: Flight, asked: Asked, *, foreign: bool) -> None:
+        """All of it is there. Nobody who asks this model again should get another's word for it: that is not kept."""
+        entry = None if foreign else flight.entry()
+        kept = entry is not None and asked.lookup.keep(entry)
+        flight.end()
+        self._flights.forget(flight)
+        if flight.claim is not None and not kept:
+            self._cache.release(flight.key, flight.claim)
+
+    def _fail(self, flight: Flight, failure: BaseException) -> None:
+        if isinstance(failure, GatewayError | FlightLost):
+            flight.end(failure)
+        else:
+            flight.end(GatewayError("Internal error.") if isinstance(failure, Exception) else FlightLost())
+        self._flights.forget(flight)
+        if flight.claim is not None:
+            self._cache.release(flight.key, flight.claim)

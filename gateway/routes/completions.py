@@ -35,7 +35,7 @@ class CompletionEndpoint:
         exchange = exchange_of(scope)
         arrived = exchange.body.arrived()
         call = Call.parse(self._endpoint, arrived if arrived is not None else await exchange.body.whole())
-        answer = await self._path.send(call, current.get())
+        answer = await self._path.send(call, current.get(), exchange)
         failure: BaseException | None = None
         try:
             if answer.stream:

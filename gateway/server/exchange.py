@@ -32,7 +32,8 @@ class Channel(Protocol):
 
 
 class Exchange:
-    """Runs the application on one request. The task ends with the client: when it leaves, the task is cancelled.
+    """Runs the application on one request. The task ends with the client: when it leaves, the task is cancelled,
+    unless others want what it makes.
 
     Attributes:
         fields: the request's headers by lower-case name; of a repeated one the last.
@@ -44,6 +45,7 @@ class Exchange:
         began_at: by `time.perf_counter`; `first_byte_s` and `last_byte_s` are counted from it.
         response_headers: go into the response beside the application's.
         keep_alive: another request may follow on this connection.
+        on_leave: called when the client leaves, in the place of the task's cancellation: it decides of that.
         on_end: called with this and the scope when the application has returned.
         running: the application has been called.
     """
@@ -51,7 +53,7 @@ class Exchange:
     __slots__ = (
         "_body_delivered", "_channel", "_failure", "_flowing", "_head", "_over", "_remaining", "_scope", "_unsent_head",
         "answered", "began_at", "body", "client_left", "fields", "first_byte_s", "keep_alive", "last_byte_s", "on_end",
-        "request_id", "response_headers", "running", "status", "task",
+        "on_leave", "request_id", "response_headers", "running", "status", "task",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +71,7 @@ class Exchange:
         self.first_byte_s: float | None = None
         self.last_byte_s: float | None = None
         self.response_headers: list[tuple[bytes, bytes]] = []
+        self.on_leave: Callable[[], None] | None = None
         self.on_end: Callable[[Exchange, Scope], None] | None = None
         self.task: asyncio.Task[None] | None = None
         self._channel = channel
@@ -109,7 +112,9 @@ class Exchange:
         """The client is gone: nobody wants the rest of the answer."""
         if not self.answered and not self.client_left:
             self.client_left, self._flowing = True, False
-            if self.task is not None:
+            if self.on_leave is not None:
+                self.on_leave()
+            elif self.task is not None:
                 self.task.cancel()
             if not self.running:  # and never will be
                 self._scope["extensions"].clear()
@@ -176,7 +181,7 @@ class Exchange:
     def write(self, body: bytes, more: bool = True) -> bool:
         """A part of the body; returns whether the client keeps up.
 
-        Once it has left, nothing is written: the task has been cancelled, and may still speak.
+        Once it has left, nothing is written: the task may still speak.
         """
         if self._flowing and more and body:  # nearly all of a stream
             channel = self._channel

@@ -158,9 +158,9 @@ class Gateway:
         lines = (await self.client.get("/metrics")).text.splitlines()
         return next((int(float(line.split()[-1])) for line in lines if 'cache="shared"' in line), 0)
 
-    async def left(self) -> bool:
-        """Whether it has noticed that a client is gone."""
-        return "llmgw_client_disconnects_total 1.0" in (await self.client.get("/metrics")).text
+    async def notices(self) -> None:
+        """Returns once it has seen what happened before on its other connections, such as that a client is gone."""
+        await self.client.get("/health/live")
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """What stands in Redis for an answer that is being made, and slow readers of one."""
 
+import asyncio
 import json
 
 import pytest
@@ -30,8 +31,8 @@ from tests.polling import eventually
 @pytest.mark.parametrize("usage", [True, False])
 def test_a_claim_says_who_made_it_and_of_what_kind_the_answer_is(stream, usage):
     claim = Claim.of("w", 3, stream=stream, usage=usage)
-    assert Claim.parse(claim.data) == claim
-    assert (claim.worker, claim.stream, claim.usage) == ("w", stream, usage)
+    for told in (claim, Claim.parse(claim.data)):
+        assert (told.data, told.worker, told.stream, told.usage) == (claim.data, "w", stream, usage)
     assert claim.data != Claim.of("w", 4, stream=stream, usage=usage).data
 
 
@@ -95,19 +96,32 @@ async def test_a_redis_that_is_full_still_answers_from_the_cache(pair, engine, r
     assert {await asker.done() for asker in askers} == {engine.text(2)}
 
 
-async def test_who_reads_slowly_does_not_hold_up_the_others(engine, redis, redis_server):
+@pytest.mark.parametrize("where", [(0, 1), (1,)], ids=["both workers", "another worker"])
+async def test_who_reads_slowly_does_not_hold_up_the_others(engine, redis, redis_server, where):
     engine.bulk = 100
     async with gateways(engine, redis, redis_server.url, cache_max_answer_bytes=1 << 26) as pair:
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **STREAM}
         engine.go.set()
-        _, writer = await raw_post(pair[0].url, "/v1/chat/completions", json.dumps(body).encode())
+        reader, writer = await raw_post(pair[0].url, "/v1/chat/completions", json.dumps(body).encode())
         seen = [-1]
         await eventually(lambda: _stalled(engine, seen))
-        others = [pair[0].ask(**STREAM), pair[1].ask(**STREAM)]
+        others = [pair[number].ask(**STREAM) for number in where]
         for other in others:
             assert await other.done() == engine.text(1)
             assert other.cache == "shared"
+        assert await _in_the_end(reader) == engine.text(1)
         writer.close()
+    assert engine.asked == 1
+
+
+async def _in_the_end(reader: asyncio.StreamReader) -> bytes:
+    """The body of a response in chunks."""
+    await reader.readuntil(b"\r\n\r\n")
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    return body
 
 
 def _stalled(engine, seen: list[int]) -> bool:

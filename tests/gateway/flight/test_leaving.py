@@ -44,7 +44,7 @@ async def test_a_whole_answer_goes_on_for_who_is_left(pair, engine, redis, where
     if where:
         await eventually(lambda: _letters(redis))
     await first.leave()
-    await eventually(pair[0].left)
+    await pair[0].notices()
     engine.go.set()
     assert json.loads(await second.done()) == whole(1) | {"padding": ""}
     assert (engine.asked, engine.aborted) == (1, 0)
