@@ -99,6 +99,12 @@ def _output(*argv: str) -> str:
     return (result.stdout + result.stderr).strip()
 
 
+def _commit() -> str:
+    """What was measured; the results of another benchmark are no change of it."""
+    changed = _output("git", "status", "--porcelain", "-uno", "--", ".", ":(exclude,glob)benchmarks/**/results/**")
+    return _output("git", "describe", "--always") + ("-dirty" if changed else "")
+
+
 def nginx_version() -> str:
     return _output("nginx", "-v").rpartition("/")[2]
 
@@ -118,5 +124,5 @@ def describe() -> dict[str, object]:
         "python": f"{platform.python_version()} {os.path.realpath(sys.executable)}",
         "wrk": _output("wrk", "-v").partition("Copyright")[0].strip(),
         "nginx": nginx_version(),
-        "commit": _output("git", "describe", "--always", "--dirty"),
+        "commit": _commit(),
     }

@@ -58,6 +58,7 @@ class LedAnswer(Answer):
     async def aclose(self) -> None:
         if not self._flight.ended:
             self._fail(FlightLost())
-        if self._flight.apart is not None:
-            self._flight.apart.cancel()
+        apart = self._flight.apart
+        if apart is not None and not apart.cancel() and not apart.cancelled():
+            apart.exception()  # fetched, or asyncio would log it
         await self._answer.aclose()

@@ -114,6 +114,23 @@ async def test_who_reads_slowly_does_not_hold_up_the_others(engine, redis, redis
     assert engine.asked == 1
 
 
+async def test_who_reads_too_slowly_hears_so_and_the_others_have_it_all(engine, redis, redis_server):
+    engine.bulk = 300
+    async with gateways(engine, redis, redis_server.url, cache_max_answer_bytes=1 << 24) as pair:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **STREAM}
+        reader, writer = await raw_post(pair[0].url, "/v1/chat/completions", json.dumps(body).encode())
+        await eventually(lambda: engine.asked)
+        other = pair[0].ask(**STREAM)
+        await other.began.wait()
+        engine.go.set()
+        assert await other.done() == engine.text(1)
+        told = await _in_the_end(reader)
+        assert b"read too slowly" in told
+        assert not told.endswith(b"data: [DONE]\n\n")
+        writer.close()
+    assert (engine.asked, other.cache) == (1, "shared")
+
+
 async def _in_the_end(reader: asyncio.StreamReader) -> bytes:
     """The body of a response in chunks."""
     await reader.readuntil(b"\r\n\r\n")
