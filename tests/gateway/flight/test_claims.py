@@ -114,21 +114,38 @@ async def test_who_reads_slowly_does_not_hold_up_the_others(engine, redis, redis
     assert engine.asked == 1
 
 
-async def test_who_reads_too_slowly_hears_so_and_the_others_have_it_all(engine, redis, redis_server):
-    engine.bulk = 300
-    async with gateways(engine, redis, redis_server.url, cache_max_answer_bytes=1 << 24) as pair:
-        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **STREAM}
-        reader, writer = await raw_post(pair[0].url, "/v1/chat/completions", json.dumps(body).encode())
-        await eventually(lambda: engine.asked)
-        other = pair[0].ask(**STREAM)
-        await other.began.wait()
-        engine.go.set()
-        assert await other.done() == engine.text(1)
-        told = await _in_the_end(reader)
-        assert b"read too slowly" in told
-        assert not told.endswith(b"data: [DONE]\n\n")
-        writer.close()
-    assert (engine.asked, other.cache) == (1, "shared")
+class _Slow:
+    """A client that has not read yet."""
+
+    def __init__(self) -> None:
+        self.full = asyncio.get_running_loop().create_future()
+        self.got = b""
+
+    def write(self, data: bytes) -> bool:
+        self.got += data
+        return self.full is None
+
+    def read(self) -> None:
+        self.full.set_result(None)
+        self.full = None
+
+
+@pytest.mark.parametrize(("most", "told"), [(1000, b"123"), (5, b"1")], ids=["all is there", "some was dropped"])
+async def test_who_does_not_keep_up_with_the_others_reads_on_alone(most, told):
+    flight, slow = Flight("key", None, most, stream=True, usage=False), _Slow()
+    flight.join()
+    flight.join()
+    flight.lead(slow)
+    for digit in (b"1", b"2", b"3"):
+        assert flight.write(digit * 3)
+    flight.end()
+    slow.read()
+    if most == 5:
+        with pytest.raises(StreamInterrupted, match="too slowly"):
+            await flight.apart
+    else:
+        await flight.apart
+    assert slow.got == b"".join(bytes([digit]) * 3 for digit in told)
 
 
 async def _in_the_end(reader: asyncio.StreamReader) -> bytes:
