@@ -3,7 +3,8 @@
     {llmgw}:usage:<day>         a hash: JSON [tenant, key, model, door, what] to a sum; kept for KEEP_DAYS
     {llmgw}:usage:batch:<id>    a batch that was added, so that one sent twice counts once
 
-A worker sums in memory and adds to Redis every FLUSH_S. While Redis is away the sums wait.
+A worker sums in memory and adds to Redis every FLUSH_S. While Redis is away the sums wait; what it has not written to
+its disk yet, where it writes to one, is given to it again after it was away.
 """
 
 import asyncio
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 PREFIX = f"{TAG}:usage"
 FLUSH_S = 1.0
 KEEP_DAYS = 400
+# How long Redis may take to write a batch to its disk, in parts that are shorter than the client's patience. One that
+# leaves that to its operating system never says so.
+_SYNC_MS, _SYNCS = 1500, 3
 SUMS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "milliseconds")
 _ADD = resources.files("gateway.limits").joinpath("usage.lua").read_text()
 
@@ -111,21 +115,33 @@ class Ledger:
             raise stopped
 
     async def flush(self) -> None:
-        if self._add is None:
-            return
         self._close_batches()
         sent = bool(self._sent)
         try:
             while self._sent:
-                batch, day, arguments = self._sent[0]
-                keys = [f"{PREFIX}:batch:{batch}", f"{PREFIX}:{day}"]
-                await self._add(keys, [KEEP_DAYS * 86400, *arguments])
+                await self._deliver(*self._sent[0])
                 self._sent.pop(0)
         except (RedisError, OSError, TimeoutError) as error:
             self._part.fails(error)
         else:
             if sent:
                 self._part.works()
+
+    async def _deliver(self, batch: str, day: str, arguments: list[Any]) -> None:
+        """Returns once Redis has it and will not forget it; a batch that it has already counts no second time."""
+        if self._redis is None or self._add is None:
+            return
+        for _ in range(_SYNCS):
+            commands = self._redis.pipeline(transaction=False)
+            keys = [f"{PREFIX}:batch:{batch}", f"{PREFIX}:{day}"]
+            await self._add(keys, [KEEP_DAYS * 86400, *arguments], client=commands)
+            commands.execute_command("WAITAOF", 1, 0, _SYNC_MS)
+            added, synced = await commands.execute(raise_on_error=False)
+            if isinstance(added, Exception):
+                raise added
+            # It keeps no such file, or is too old to tell.
+            if isinstance(synced, Exception) or synced[0]:
+                return
 
     def _close_batches(self) -> None:
         """While a batch waits, the next one grows: what waits is bounded by the number of accounts."""

@@ -162,8 +162,7 @@ async def test_a_gateway_starts_beside_a_redis_that_says_nothing(redis_server, w
 async def lasting(tmp_path, caplog) -> AsyncIterator[tuple[Server, Gateway]]:
     """A gateway with a Redis that keeps its data, as the embedded one does."""
     caplog.set_level("INFO", "gateway")
-    # By its default Redis may say that it has something two seconds before it has, while its disk is busy.
-    with server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always", "--save", "") as redis:
+    with server(tmp_path / "redis", "--appendonly", "yes", "--save", "") as redis:
         async with gateway(redis.url, create_key(redis.url)) as running:
             await running.settles(PARTS)
             caplog.clear()
