@@ -3,7 +3,7 @@
     {llmgw}:cache:<BLAKE2b of tenant, endpoint, the model's revision and the canonical request>
 
 Reading costs one command in the request's round trip to Redis, which also leaves a claim where there is no answer yet
-(`claim.py`); writing happens once the client has its answer. Without Redis there is no cache, and nothing waits for it.
+(`claim.py`); writing waits for no reply. Without Redis there is no cache, and nothing waits for it.
 """
 
 import asyncio

@@ -111,8 +111,13 @@ async def test_who_began_it_gets_it(path, engine, redis, fields):
 async def test_what_nobody_wants_is_aborted(path, engine, fields):
     first = Reader(path, fields)
     await eventually(lambda: engine.asked)
+    assert engine.aborted == 0
     await first.leave()
     await eventually(lambda: engine.aborted == 1)
+    engine.go.set()
+    second = Reader(path, fields)
+    await second.task
+    assert (engine.asked, second.headers[b"x-llmgw-cache"]) == (2, b"miss")
 
 
 @pytest.mark.parametrize("breaks", [False, True], ids=["complete", "broken"])
