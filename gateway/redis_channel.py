@@ -49,8 +49,32 @@ class Told:
         self._told(error)
 
 
+class Late:
+    """Stands in a future's place for a reply that counts even when nobody waits for it any more: `late` is told it."""
+
+    __slots__ = ("_future", "_late")
+
+    def __init__(self, future: "asyncio.Future[Any]", late: Callable[[Any], None]) -> None:
+        self._future = future
+        self._late = late
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, reply: object) -> None:
+        if self._future.done():
+            self._late(reply)
+        else:
+            self._future.set_result(reply)
+
+    def set_exception(self, error: RedisUnavailable) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+Waiter = asyncio.Future[Any] | Told | Late
 # Who waits for a reply, since when, and where it is a script's: which, and its keys and arguments.
-_Due = tuple["asyncio.Future[Any] | Told", float, Script | None, tuple[Argument, ...]]
+_Due = tuple[Waiter, float, Script | None, tuple[Argument, ...]]
 
 
 class Channel(asyncio.Protocol):
@@ -71,13 +95,20 @@ class Channel(asyncio.Protocol):
         self.late = False
         self.lost: asyncio.Future[str] = self._loop.create_future()
 
-    def send(self, command: Command, script: Script | None = None) -> "asyncio.Future[Any]":
-        """The reply, or RedisUnavailable. `script` is what the command names by its digest."""
+    def send(
+        self, command: Command, script: Script | None = None, late: Callable[[Any], None] | None = None
+    ) -> "asyncio.Future[Any]":
+        """The reply, or RedisUnavailable.
+
+        Args:
+            script: what the command names by its digest.
+            late: told the reply if it comes after RedisUnavailable.
+        """
         future = self._loop.create_future()
-        self.put(command, future, script)
+        self.put(command, future if late is None else Late(future, late), script)
         return future
 
-    def put(self, command: Command, waiter: "asyncio.Future[Any] | Told", script: Script | None = None) -> None:
+    def put(self, command: Command, waiter: Waiter, script: Script | None = None) -> None:
         """The same, for a waiter of one's own."""
         if self.lost.done():
             waiter.set_exception(RedisUnavailable(self.lost.result()))
@@ -167,6 +198,6 @@ class Channel(asyncio.Protocol):
             _fail(waiter, reason)
 
 
-def _fail(waiter: "asyncio.Future[Any] | Told", reason: str) -> None:
+def _fail(waiter: Waiter, reason: str) -> None:
     if not waiter.done():
         waiter.set_exception(RedisUnavailable(reason))

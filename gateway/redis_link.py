@@ -109,14 +109,23 @@ class RedisLink:
         except RedisUnavailable as error:
             told(error)
 
-    def evaluate(self, script: Script, keys: str | Sequence[str], *arguments: Argument) -> "asyncio.Future[Any]":
+    def evaluate(
+        self,
+        script: Script,
+        keys: str | Sequence[str],
+        *arguments: Argument,
+        late: Callable[[Any], None] | None = None,
+    ) -> "asyncio.Future[Any]":
         """The result of a script on some keys of one slot, in one round trip once Redis knows the script.
+
+        Args:
+            late: told a result that comes after the future has failed.
 
         Raises:
             RedisUnavailable: as `call`.
         """
         keys = (keys,) if isinstance(keys, str) else keys
-        return self._live().send(("EVALSHA", script.sha, len(keys), *keys, *arguments), script)
+        return self._live().send(("EVALSHA", script.sha, len(keys), *keys, *arguments), script, late)
 
     def _live(self) -> Channel:
         channel = self._channel

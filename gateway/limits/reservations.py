@@ -2,14 +2,17 @@
 
 Over all workers and machines together: before an answer its tokens are reserved in Redis, after it what was really used
 takes their place. A place among the open answers is a lease that its worker renews: one that dies leaks nothing. With
-Redis away each worker grants its share (`shares.py`).
+Redis away each worker grants its share (`shares.py`), and keeps what Redis has to hear of answers that it granted.
 """
 
 import asyncio
 import itertools
 import logging
 import secrets
+import time
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from gateway.context import Quota, RequestContext
 from gateway.errors import GatewayError, OverBudget, RateLimited
@@ -17,17 +20,26 @@ from gateway.limits.scripts import script
 from gateway.limits.shares import Limit, Shares, Verdict
 from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
-from gateway.redis_channel import RedisUnavailable
+from gateway.redis_channel import Argument, RedisUnavailable
 from gateway.redis_cluster import TAG
 from gateway.redis_link import RedisLink
 from gateway.redis_part import RedisPart
+from gateway.redis_script import Script
 
 log = logging.getLogger(__name__)
 
 LEASE_S = 60
 RENEW_S = 15.0
+RETRY_S = 1.0
 
 _RESERVE, _SETTLE, _RENEW = script("window", "reserve"), script("window", "settle"), script("renew")
+
+
+class Settlement(NamedTuple):
+    """What `settle.lua` is told of an answer that Redis has granted."""
+
+    keys: tuple[str, ...]
+    arguments: tuple[Argument, ...]
 
 
 class Reservations:
@@ -43,6 +55,8 @@ class Reservations:
         self.open: set[Reservation] = set()
         self._metrics = metrics
         self._ids = itertools.count()
+        # Of answers that Redis has granted, while it does not listen: no more than were open then.
+        self._unsettled: list[Settlement] = []
         self._worker = ""
         self.redis = RedisPart(
             "quotas", metrics, log, "what keys use is counted in Redis", "what keys use is counted per worker", link
@@ -58,22 +72,57 @@ class Reservations:
         self.redis.fails(error)
 
     async def run(self) -> None:
-        """Renews the leases of open answers until cancelled."""
+        """Renews the leases of open answers, and settles what Redis did not hear of, until cancelled."""
+        renewed = time.monotonic()
         while True:
-            await asyncio.sleep(RENEW_S)
-            for reservation in tuple(self.open):
-                await reservation.renew()
+            await asyncio.sleep(min(RETRY_S, RENEW_S))
+            if self.link is None or not self.link.live:
+                continue
+            waiting, self._unsettled = self._unsettled, []
+            for settlement in waiting:
+                self.settle(settlement)
+            if time.monotonic() - renewed >= RENEW_S:
+                renewed = time.monotonic()
+                self._renew()
+
+    def settle(self, settlement: Settlement) -> None:
+        """Without waiting; where Redis is away, once it is back."""
+        if not self._tell(_SETTLE, settlement.keys, *settlement.arguments):
+            self._unsettled.append(settlement)
+
+    def _renew(self) -> None:
+        """All in one turn of the event loop: an answer that ends is settled at Redis after it was renewed."""
+        ids = defaultdict[str, list[str]](list)
+        for reservation in self.open:
+            if reservation.place is not None:
+                ids[reservation.place].append(reservation.id)
+        for place, open_ in ids.items():
+            self._tell(_RENEW, place, LEASE_S * 1_000_000, *open_)
+
+    def _tell(self, script: Script, keys: str | tuple[str, ...], *arguments: Argument) -> bool:
+        """Without waiting for the reply; returns whether Redis was there."""
+        if self.link is None:
+            return False
+        try:
+            self.link.evaluate(script, keys, *arguments).add_done_callback(_told_late)
+        except RedisUnavailable:
+            return False
+        return True
 
 
 class Reservation:
-    """One answer's tokens and place among the open ones."""
+    """One answer's tokens and place among the open ones.
+
+    Attributes:
+        id: of the answer.
+    """
 
     def __init__(self, owner: Reservations, context: RequestContext, quota: Quota, tokens: int, id_: str) -> None:
         self._owner = owner
         self._context = context
         self._quota = quota
         self._tokens = tokens
-        self._id = id_
+        self.id = id_
         now = datetime.now(UTC)
         self._seconds_left = [int((end - now).total_seconds()) + 1 for end in (_next_day(now), _next_month(now))]
         who = f"{len(context.tenant)}:{context.tenant}/{context.key_name}"
@@ -103,20 +152,18 @@ class Reservation:
             # One that was left before its reply still has to be given back, if it was granted.
             self._asked.add_done_callback(lambda asked: self._give_back(asked, used))
 
-    async def renew(self) -> None:
-        link = self._owner.link
-        if link is not None and self._quota.concurrency and not self._alone:
-            try:
-                await link.evaluate(_RENEW, self._keys[1], self._id, LEASE_S * 1_000_000)
-            except RedisUnavailable as error:
-                log.info("a lease was not renewed: %s", error)
+    @property
+    def place(self) -> str | None:
+        """Where Redis has its place among the open answers; None where it has none."""
+        return self._keys[1] if self._quota.concurrency and not self._alone else None
 
     async def _ask(self) -> Verdict:
         owner, quota = self._owner, self._quota
         if owner.link is not None:
             try:
+                lease: tuple[Argument, ...] = (self.id, LEASE_S * 1_000_000, *self._seconds_left)
                 limit, wait_us, tokens, empty_in_us, at = await owner.link.evaluate(
-                    _RESERVE, self._keys, self._tokens, *quota, self._id, LEASE_S * 1_000_000, *self._seconds_left
+                    _RESERVE, self._keys, self._tokens, *quota, *lease, late=self._granted_late
                 )
             except RedisUnavailable as error:
                 owner.judged_alone(error)
@@ -133,17 +180,24 @@ class Reservation:
         if self._alone or self._owner.link is None:
             self._owner.shares.give_back(self._context, self._quota, self._tokens, used, asked.result().at)
             return
-        arguments = (self._tokens, used, self._quota.tokens_per_minute, asked.result().at, self._id)
-        try:
-            self._owner.link.evaluate(_SETTLE, self._keys, *arguments).add_done_callback(_unsettled)
-        except RedisUnavailable as error:
-            log.info("a reservation was not settled: %s", error)
+        self._owner.settle(self._settlement(used, asked.result().at))
+
+    def _granted_late(self, reply: list[int]) -> None:
+        """This worker has judged by itself meanwhile: what Redis has reserved after all is given back."""
+        limit, *_, at = reply
+        if limit == Limit.NONE:
+            self._owner.settle(self._settlement(0, at))
+
+    def _settlement(self, used: int, at: int) -> Settlement:
+        quota = self._quota
+        limits = (quota.tokens_per_minute, at, self.id, quota.tokens_per_day, quota.tokens_per_month)
+        return Settlement(self._keys, (self._tokens, used, *limits))
 
 
-def _unsettled(settled: "asyncio.Future[object]") -> None:
-    """The lease ends by itself, and what was reserved stays taken: that errs on the safe side."""
-    if not settled.cancelled() and (error := settled.exception()):
-        log.info("a reservation was not settled: %s", error)
+def _told_late(told: "asyncio.Future[object]") -> None:
+    """Most likely it was heard all the same; if not, the lease ends by itself, and what was reserved stays taken."""
+    if not told.cancelled() and (error := told.exception()):
+        log.info("Redis has not said that it heard of an answer: %s", error)
 
 
 def _next_day(now: datetime) -> datetime:

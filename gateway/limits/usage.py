@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from gateway.context import RequestContext
 from gateway.metrics import Metrics
@@ -102,7 +102,7 @@ class Ledger:
         sums[4] += int(seconds * 1000)
 
     async def run(self) -> None:
-        """Adds the sums to Redis until cancelled, and once more then."""
+        """Adds the sums to Redis until cancelled, and what is left then."""
         stopped: asyncio.CancelledError | None = None
         try:
             while not stopping():
@@ -111,6 +111,8 @@ class Ledger:
         except asyncio.CancelledError as error:
             stopped = error
         await self.flush()
+        if not self._sent:  # that was on its way; now what came meanwhile
+            await self.flush()
         if stopped is not None:
             raise stopped
 
@@ -137,6 +139,8 @@ class Ledger:
             await self._add(keys, [KEEP_DAYS * 86400, *arguments], client=commands)
             commands.execute_command("WAITAOF", 1, 0, _SYNC_MS)
             added, synced = await commands.execute(raise_on_error=False)
+            if isinstance(added, ReadOnlyError):  # it is no master any more, and a new connection may lead to one
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             if isinstance(added, Exception):
                 raise added
             # It keeps no such file, or is too old to tell.
