@@ -12,8 +12,8 @@ from gateway.errors import ContextLengthExceeded
 
 def check_fits(call: Call, max_model_len: int | None) -> None:
     """Raises ContextLengthExceeded when the prompt surely exceeds `max_model_len` tokens."""
-    # A token is at least one byte, so a short body needs no look.
-    if max_model_len is None or len(call.body) <= max_model_len:
+    # A token is at least one byte, so a short body needs no look; and of a prompt that is to be cut none is too long.
+    if max_model_len is None or len(call.body) <= max_model_len or call.payload.get("truncate_prompt_tokens"):
         return
     counts = [len(text.split()) for text in call.prompts()]
     # The messages of a chat fill one context; the inputs of a batch have one each.

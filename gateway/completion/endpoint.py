@@ -44,11 +44,14 @@ class _Generation(TypedDict):
     stream: NotRequired[bool | None]
     stream_options: NotRequired[StreamOptions | None]
     max_tokens: NotRequired[Count | None]
+    max_completion_tokens: NotRequired[Count | None]
+    min_tokens: NotRequired[Count | None]
     temperature: NotRequired[Annotated[float, Field(ge=0)] | None]
     top_p: NotRequired[Annotated[float, Field(ge=0, le=1)] | None]
     n: NotRequired[Annotated[int, Field(ge=1, le=128)] | None]
     seed: NotRequired[int | None]
     stop: NotRequired[str | Many[str] | None]
+    response_format: NotRequired[dict[str, Any] | None]
     cache_salt: NotRequired[str | None]
 
 
@@ -58,7 +61,6 @@ class ChatCompletionRequest(_Generation):
 
     messages: Annotated[Many[Message], Field(min_length=1)]
     top_logprobs: NotRequired[Logprobs | None]
-    max_completion_tokens: NotRequired[Count | None]
 
 
 @with_config(_STRICT)
@@ -101,26 +103,29 @@ class Endpoint(StrEnum):
 
     Attributes:
         task: what a model must be able to do for it.
-        prompt: the field of the body that fills the model's context.
+        prompts: the fields of the body that fill the model's context.
+        prompt: the one of them to shorten where it is too long.
         schema: what its body must be; a dict is checked in a quarter of the time that building a model takes.
         summary: what it is for.
         streams: whether its answer can be a stream.
     """
 
     task: str
+    prompts: tuple[str, ...]
     prompt: str
     schema: TypeAdapter[Any]
     summary: str
     streams: bool
 
-    CHAT = "/v1/chat/completions", "chat", "messages", ChatCompletionRequest
-    COMPLETIONS = "/v1/completions", "completions", "prompt", CompletionRequest
-    EMBEDDINGS = "/v1/embeddings", "embeddings", "input", EmbeddingRequest
-    SCORE = "/v1/score", "score", "text_2", ScoreRequest
-    RERANK = "/v1/rerank", "score", "documents", RerankRequest
+    CHAT = "/v1/chat/completions", "chat", ("messages",), ChatCompletionRequest
+    COMPLETIONS = "/v1/completions", "completions", ("prompt",), CompletionRequest
+    EMBEDDINGS = "/v1/embeddings", "embeddings", ("input",), EmbeddingRequest
+    SCORE = "/v1/score", "score", ("text_1", "text_2"), ScoreRequest
+    RERANK = "/v1/rerank", "score", ("query", "documents"), RerankRequest
 
-    def __new__(cls, path: str, task: str, prompt: str, body: type) -> "Endpoint":
+    def __new__(cls, path: str, task: str, prompts: tuple[str, ...], body: type) -> "Endpoint":
         member = str.__new__(cls, path)
-        member._value_, member.task, member.prompt, member.schema = path, task, prompt, TypeAdapter(body)
+        member._value_, member.task, member.schema = path, task, TypeAdapter(body)
+        member.prompts, member.prompt = prompts, prompts[-1]
         member.summary, member.streams = (body.__doc__ or "").partition("\n")[0], "stream" in body.__annotations__
         return member

@@ -82,30 +82,45 @@ class Call:
 
     @property
     def prompt_tokens(self) -> int:
-        """About how many the prompt has."""
-        return sum(len(text) for text in self.prompts()) // _CHARACTERS_PER_TOKEN
+        """About how many the prompt has: those that it gives as ids, and those that its texts may come to."""
+        ids = sum(_ids(self.payload[name]) for name in self.endpoint.prompts)
+        return ids + sum(len(text) for text in self.prompts()) // _CHARACTERS_PER_TOKEN
 
     def most_tokens(self, max_model_len: int | None) -> int:
         """About how many the whole may come to; of an answer without a bound, a usual one."""
         if not self.generates:
             return self.prompt_tokens
-        asked = self.payload.get("max_completion_tokens") or self.payload.get("max_tokens") or _USUAL_ANSWER_TOKENS
+        asked = self.payload.get("max_completion_tokens") if self.endpoint is Endpoint.CHAT else None
+        asked = asked or self.payload.get("max_tokens") or _USUAL_ANSWER_TOKENS
         answer = min(asked, max_model_len or asked) * self.choices
         return self.prompt_tokens + answer
 
     def prompts(self) -> Iterator[str]:
         """The texts of the prompt."""
-        for message in self.payload.get("messages", ()):
-            content = message.get("content")
-            if isinstance(content, str):
-                yield content
-            elif content:
-                yield from (part["text"] for part in content if part.get("text"))
-        prompt = self.payload.get("prompt", self.payload.get("input"))
-        if isinstance(prompt, str):
-            yield prompt
-        elif prompt:
-            yield from (text for text in prompt if isinstance(text, str))
+        for name in self.endpoint.prompts:
+            prompt = self.payload[name]
+            for item in (prompt,) if isinstance(prompt, str) else prompt:
+                if isinstance(item, str):
+                    yield item
+                elif isinstance(item, dict):
+                    yield from _said(item)
+
+
+def _ids(prompt: str | list[Any]) -> int:
+    """How many tokens it gives by their ids: as a list, or as one for each of several prompts."""
+    first = prompt[0] if prompt else None
+    if isinstance(first, list):
+        return sum(map(len, prompt))
+    return len(prompt) if isinstance(first, int) else 0
+
+
+def _said(message: dict[str, Any]) -> Iterator[str]:
+    """The texts of a chat's message."""
+    content = message.get("content")
+    if isinstance(content, str):
+        yield content
+    elif content:
+        yield from (part["text"] for part in content if part.get("text"))
 
 
 def _validated(endpoint: Endpoint, payload: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _NOT_WITH = frozenset(
         "json_schema", "audio", "echo", "suffix", "use_beam_search", "continue_final_message",
     }
 )  # fmt: skip
+# Of a text completion the first one only.
 _TOKEN_BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
@@ -107,7 +108,8 @@ def continuation(call: Call, said: Said) -> Call:
 
 def is_used_up(call: Call, said: Said) -> bool:
     """Only the end was missing: all the tokens that were asked for have been said."""
-    bounds = [call.payload[name] for name in _TOKEN_BOUNDS if call.payload.get(name) is not None]
+    names = _TOKEN_BOUNDS if call.endpoint is Endpoint.CHAT else _TOKEN_BOUNDS[:1]
+    bounds = [call.payload[name] for name in names if call.payload.get(name) is not None]
     return bool(bounds) and said.tokens >= min(bounds)
 
 

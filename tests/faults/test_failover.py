@@ -172,10 +172,11 @@ async def test_a_prompt_that_is_too_long_goes_to_a_larger_model(two: Cluster, sp
 # The rest of a stream
 
 
-async def test_a_text_completion_is_gone_on_with(two: Cluster) -> None:
+@pytest.mark.parametrize("fields", [{}, {"max_completion_tokens": 1}], ids=["plain", "with a chat's bound"])
+async def test_a_text_completion_is_gone_on_with(two: Cluster, fields: dict[str, Any]) -> None:
     two.expect(closes_after(6))
     async with gateway(two) as client:
-        answer = await post(client, {"prompt": "Tell me.|", "stream": True}, path="/v1/completions")
+        answer = await post(client, {"prompt": "Tell me.|", "stream": True} | fields, path="/v1/completions")
         metrics = (await client.get("/metrics")).text
     assert text_of(answer) == TEXT
     assert answer.content.endswith(DONE)
