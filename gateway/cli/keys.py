@@ -18,6 +18,7 @@ from gateway.keys.stored import KeyStore, NameTaken, StoredKey, UnknownKey, new_
 from gateway.settings import ConfigError, Key, Settings
 
 _SECRET_FILE, _REDIS_FILE = "key-secret", "redis-url"
+_MOST_DAYS = 36500
 _COLUMNS = ("id", "name", "tenant", "key", "created", "expires")
 
 
@@ -86,8 +87,12 @@ def _readable() -> Iterator[None]:
 
 
 def expiry(days: float | None) -> int | None:
-    """That many days from now, in seconds since the epoch."""
-    return None if days is None else int(time.time() + days * 86400)
+    """That many days from now, in seconds since the epoch. Raises ConfigError for what is none, or a century's."""
+    if days is None:
+        return None
+    if not 0 <= days <= _MOST_DAYS:
+        raise ConfigError(f"days: Input should be from 0 to {_MOST_DAYS}")
+    return int(time.time() + days * 86400)
 
 
 def file_entry(fields: Mapping[str, object]) -> str:

@@ -18,6 +18,7 @@ keys = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
 _DAY = "%Y-%m-%d"
+_CENTURY_S = 36500 * 86400
 Config = Annotated[Path | None, typer.Option(envvar="LLMGW_CONFIG", help="The cluster file (YAML).", dir_okay=False)]
 Host = Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on (default 8080).")]
@@ -112,7 +113,7 @@ def create_key(
     cache: Annotated[str | None, typer.Option(help="reproducible (the default), always or never.")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="A routing policy its requests may name, likewise.")] = None,
     priority: Annotated[str | None, typer.Option(help="The highest: interactive (the default) or batch.")] = None,
-    days: Annotated[float | None, typer.Option(help="How long it is valid.")] = None,
+    days: Annotated[float | None, typer.Option(help="How long it is valid; at most 36500.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="It may see what all have used.")] = False,
     file: Annotated[bool, typer.Option("--file", help="Print an entry for the cluster file instead.")] = False,
     config: Config = None,
@@ -120,18 +121,19 @@ def create_key(
     """Make a key, and show it once."""
     from gateway.cli import keys as command
 
-    rights = {"models": model, "chains": chain, "skills": skill, "policies": policy, "priority": priority}
+    lists = {"models": model, "chains": chain, "skills": skill, "policies": policy}
     minutes = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
     rest = {"concurrency": concurrency, "tokens_per_day": tokens_per_day, "tokens_per_month": tokens_per_month}
-    others = {"cache": cache, "expires_at": command.expiry(days), "admin": admin}
-    asked = {field: value for field, value in (rights | minutes | rest | others).items() if value}
-    fields = {"name": name, "tenant": tenant, **asked}
-    if file:
-        try:
+    rights = {field: names or None for field, names in lists.items()} | minutes | rest
+    try:
+        others = {"cache": cache, "priority": priority, "expires_at": command.expiry(days), "admin": admin or None}
+        asked = {field: value for field, value in (rights | others).items() if value is not None}
+        fields = {"name": name, "tenant": tenant, **asked}
+        if file:
             typer.echo(command.file_entry(fields))
-        except ConfigError as error:
-            raise _fail(error) from error
-        return
+            return
+    except ConfigError as error:
+        raise _fail(error) from error
     with _store(config) as store:
         typer.echo(command.show_new(*store.create(**fields)))
 
@@ -164,7 +166,9 @@ def revoke_key(key: KeyName, config: Config = None) -> None:
 @keys.command("rotate")
 def rotate_key(
     key: KeyName,
-    overlap: Annotated[int, typer.Option(min=0, help="Seconds that the old one counts beside the new one.")] = 0,
+    overlap: Annotated[
+        int, typer.Option(min=0, max=_CENTURY_S, help="Seconds that the old one counts beside the new one.")
+    ] = 0,
     config: Config = None,
 ) -> None:
     """Give a key's record a new key, and show it once."""

@@ -6,8 +6,8 @@ expected to serve.
 """
 
 from gateway.settings.cluster_file import ConfigError
-from gateway.settings.key import Key
+from gateway.settings.key import Instant, Key
 from gateway.settings.settings import Settings, Timeout, is_loopback
 from gateway.settings.upstream import Upstream
 
-__all__ = ["ConfigError", "Key", "Settings", "Timeout", "Upstream", "is_loopback"]
+__all__ = ["ConfigError", "Instant", "Key", "Settings", "Timeout", "Upstream", "is_loopback"]

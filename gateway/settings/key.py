@@ -1,11 +1,14 @@
 """An API key as the operator declares it, in the settings or in Redis."""
 
 from functools import cached_property
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.context import CachePolicy, Priority, Quota, RoutingPolicy
 
+# Seconds since the epoch, of a day that can be written down: until the year 9999.
+Instant = Annotated[int, Field(ge=0, le=253_402_300_799)]
 _Names = frozenset[str] | None
 _Caller = tuple[str, str, _Names, _Names, _Names, int | None, Quota | None, bool, CachePolicy, Priority]
 
@@ -39,7 +42,7 @@ class Key(BaseModel):
     models: frozenset[str] | None = None
     chains: frozenset[str] | None = None
     skills: frozenset[str] | None = None
-    expires_at: int | None = Field(default=None, ge=0)
+    expires_at: Instant | None = None
     requests_per_minute: int | None = Field(default=None, gt=0)
     tokens_per_minute: int | None = Field(default=None, gt=0)
     concurrency: int | None = Field(default=None, gt=0)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from gateway.cli.main import app
 
 SECRET = "s" * 32
+LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrency", "tokens_per_day", "tokens_per_month")
 
 
 @pytest.fixture
@@ -65,6 +66,15 @@ def test_the_life_of_a_key(run):
         (["create", "--name", "n", "--tenant", "t", "--policy", "fastest"], "policies"),
         (["create", "--name", "n", "--tenant", "t", "--priority", "urgent"], "priority"),
         (["create", "--name", "n", "--tenant", "t", "--requests-per-minute", "-1"], "requests_per_minute"),
+        *(
+            (["create", "--name", "n", "--tenant", "t", f"--{limit.replace('_', '-')}", "0", *more], limit)
+            for limit in LIMITS
+            for more in ([], ["--file"])
+        ),
+        *(
+            (["create", "--name", "n", "--tenant", "t", "--days", days], "days")
+            for days in ("-1", "36501", "1e300", "inf", "nan")
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(run, arguments, words):
