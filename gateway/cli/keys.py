@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from gateway import redis_address
 from gateway.cli.tables import table
-from gateway.keys.stored import KeyStore, NameTaken, StoredKey, UnknownKey, new_key
+from gateway.keys.stored import KeyChanged, KeyStore, NameTaken, Stored, StoredKey, UnknownKey, new_key, reason
 from gateway.settings import ConfigError, Key, Settings
 
 _SECRET_FILE, _REDIS_FILE = "key-secret", "redis-url"
@@ -73,7 +73,7 @@ def store(config: Path | None) -> Iterator[KeyStore]:
             yield KeyStore(redis, secret(settings).encode())
     except RedisError as error:
         raise ConfigError(f"Redis does not do it: {redis_address.explain(url, error)}") from error
-    except (NameTaken, UnknownKey) as error:
+    except (KeyChanged, NameTaken, UnknownKey) as error:
         raise ConfigError(str(error)) from error
 
 
@@ -83,7 +83,7 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise ConfigError(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
+        raise ConfigError(reason(error)) from error
 
 
 def expiry(days: float | None) -> int | None:
@@ -118,6 +118,12 @@ def listing(records: Sequence[StoredKey]) -> str:
         (key.id, key.name, key.tenant, f"{key.prefix}…", _day(key.created_at), _day(key.expires_at)) for key in records
     ]
     return table(_COLUMNS, rows)
+
+
+def complaints(stored: Stored) -> Iterator[str]:
+    """A line for each record that cannot be read."""
+    for id_, why in stored.unreadable.items():
+        yield f"llmgw: the record {id_!r} cannot be read and opens nothing: {why}"
 
 
 def _day(at: int | None) -> str:

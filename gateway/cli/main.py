@@ -144,7 +144,10 @@ def list_keys(config: Config = None) -> None:
     from gateway.cli import keys as command
 
     with _store(config) as store:
-        typer.echo(command.listing(store.list()), nl=False)
+        stored = store.read()
+    typer.echo(command.listing(stored.keys), nl=False)
+    for line in command.complaints(stored):
+        typer.echo(line, err=True)
 
 
 @keys.command("show")
@@ -160,7 +163,7 @@ def show_key(key: KeyName, config: Config = None) -> None:
 def revoke_key(key: KeyName, config: Config = None) -> None:
     """End a key, on every gateway within a second."""
     with _store(config) as store:
-        typer.echo(f"{store.revoke(key).id} is revoked")
+        typer.echo(f"{store.revoke(key)} is revoked")
 
 
 @keys.command("rotate")

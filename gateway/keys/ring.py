@@ -85,19 +85,18 @@ class KeyRing:
         if not self._known or version != self._version:
             async with redis.pipeline(transaction=True) as both:
                 both.get(VERSION)
-                both.hvals(HASH)
+                both.hgetall(HASH)
                 self._version, records = await both.execute()
             self._load(records)
         self._part.works()
 
-    def _load(self, records: Iterable[bytes]) -> None:
-        try:
-            keys = parse(records)
-        except ValueError as error:
-            log.warning("a stored API key is not usable, the last known ones stay: %s", " ".join(str(error).split()))
-            return
+    def _load(self, records: Mapping[bytes | str, bytes | str]) -> None:
+        """A record that cannot be read opens nothing, and changes nothing about the others."""
+        keys, unreadable = parse(records)
+        for id_, why in unreadable.items():
+            log.warning("the stored API key %r is not usable and opens nothing: %s", id_, why)
         stored: dict[str, tuple[StoredKey, float]] = {}
         for key in keys:
             stored[key.hash] = key, float("inf")
             stored |= {old: (key, float(until)) for old, until in key.replaced.items()}
-        self._stored, self._known, self.defined = stored, True, self.defined or bool(stored)
+        self._stored, self._known, self.defined = stored, True, self.defined or bool(records)

@@ -5,9 +5,11 @@ import json
 
 import pytest
 import yaml
+from redis import Redis
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
+from gateway.keys.stored import HASH
 
 SECRET = "s" * 32
 LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrency", "tokens_per_day", "tokens_per_month")
@@ -98,3 +100,22 @@ def test_without_a_redis_or_its_secret_it_says_what_to_do(run, monkeypatch):
     assert "LLMGW_KEY_SECRET" in run("list", fails=True)
     monkeypatch.delenv("LLMGW_REDIS_URL")
     assert "llmgw up" in run("list", fails=True)
+
+
+@pytest.mark.parametrize("field", [{"regions": ["eu"]}, {"expires_at": 10**12}, {"replaced": {"x": 10**400}}])
+def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(run, redis_server, field):
+    run("create", "--name", "alice", "--tenant", "a")
+    digest = "0" * 64
+    made = {"id": "k-1", "name": "bob", "tenant": "a", "hash": f"hmac:{digest}", "prefix": "x", "created_at": 1}
+    with Redis.from_url(redis_server.url) as redis:
+        redis.hset(HASH, "k-1", json.dumps(made | field))
+    listed = CliRunner().invoke(app, ["keys", "list"])
+    assert [line.split()[1] for line in listed.stdout.splitlines()] == ["name", "alice"]
+    (line,) = listed.stderr.splitlines()
+    assert line.startswith("llmgw: the record 'k-1' cannot be read")
+    assert next(iter(field)) in line
+    assert digest not in line
+    for command in ("show", "rotate"):
+        assert "cannot be read" in run(command, "k-1", fails=True)
+    assert run("revoke", "k-1") == "k-1 is revoked\n"
+    assert CliRunner().invoke(app, ["keys", "list"]).stderr == ""

@@ -3,61 +3,19 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 from redis import Redis
 
 from gateway.app import create_app
-from gateway.keys.stored import HASH, VERSION, KeyStore, NameTaken, UnknownKey, digest
+from gateway.keys.stored import HASH, VERSION, NameTaken, UnknownKey, digest
 from gateway.settings import Settings
 from tests.gateway.doors import served
-from tests.gateway.raw_server import raw_server, sized
+from tests.gateway.keys.conftest import SECRET, all_say, known, ready, status
 from tests.polling import eventually
 
-SECRET = "s" * 32
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-
-
-@pytest.fixture
-def store(redis_server):
-    with Redis.from_url(redis_server.url) as redis:
-        yield KeyStore(redis, SECRET.encode())
-
-
-@pytest.fixture
-async def gateways(redis_server) -> AsyncIterator[list[httpx.AsyncClient]]:
-    async with AsyncExitStack() as running:
-        engine = await running.enter_async_context(raw_server(sized(b'{"id":"c","choices":[]}')))
-        upstreams = [{"model": name, "url": engine.url} for name in ("m", "other")]
-        settings = Settings.load(redis_url=redis_server.url, key_secret=SECRET, upstreams=upstreams)
-        clients = []
-        for _ in range(2):
-            base = await running.enter_async_context(served(create_app(settings), lifespan="on"))
-            clients.append(await running.enter_async_context(httpx.AsyncClient(base_url=base)))
-        for client in clients:
-            await eventually(lambda client=client: _ready(client))
-        yield clients
-
-
-async def _ready(client: httpx.AsyncClient) -> bool:
-    return (await client.get("/health/ready")).is_success
-
-
-async def status(client: httpx.AsyncClient, key: str | None, path: str = "/v1/models") -> int:
-    return (await client.get(path, headers={"authorization": f"Bearer {key}"} if key else {})).status_code
-
-
-async def known(gateways, key: str) -> None:
-    """Returns once every gateway has read the key: before that, one without any key lets everybody in."""
-    await eventually(lambda: all_say(gateways, None, 401))
-    await eventually(lambda: all_say(gateways, key, 200))
-
-
-async def all_say(gateways, key: str | None, expected: int) -> bool:
-    return [await status(client, key) for client in gateways] == [expected] * 2
 
 
 async def test_a_key_opens_every_gateway_and_closes_them_to_others(gateways, store):
@@ -141,28 +99,35 @@ async def test_nobody_is_served_before_the_keys_are_known(redis_server):
         for key in (None, "sk-x"):
             answer = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"} if key else {})
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "keys_unavailable")
-        assert not await _ready(client)
+        assert not await ready(client)
         redis_server.start()
-        await eventually(lambda: _ready(client))
+        await eventually(lambda: ready(client))
         assert await status(client, None) == 200
 
 
 async def test_a_public_gateway_without_any_key_serves_nobody(redis_server):
     settings = Settings.load(redis_url=redis_server.url, key_secret=SECRET, host="0.0.0.0")
     async with served(create_app(settings), lifespan="on") as base, httpx.AsyncClient(base_url=base) as client:
-        await eventually(lambda: _ready(client))
+        await eventually(lambda: ready(client))
         assert await status(client, None) == 401
 
 
-async def test_a_record_that_is_none_of_ours_changes_nothing(gateways, store, redis_server, caplog):
+async def test_a_record_that_cannot_be_read_opens_nothing_and_holds_up_no_change(gateways, store, redis_server, caplog):
     _, key = store.create(name="alice", tenant="team-a")
     await known(gateways, key)
     with Redis.from_url(redis_server.url) as redis:
         forged = {"id": "k-1", "name": "eve", "tenant": "team-a", "hash": "sha256:" + "0" * 64, "prefix": "x"}
         redis.hset(HASH, "k-1", json.dumps(forged))
         redis.incr(VERSION)
-    await eventually(lambda: "not usable" in caplog.text)
+    await eventually(lambda: "'k-1' is not usable" in caplog.text)
     assert await all_say(gateways, key, 200)
+    store.revoke("alice")
+    await eventually(lambda: all_say(gateways, key, 401))
+    settings = Settings.load(redis_url=redis_server.url, key_secret=SECRET)
+    async with served(create_app(settings), lifespan="on") as base, httpx.AsyncClient(base_url=base) as client:
+        await eventually(lambda: ready(client))
+        assert await status(client, None) == 401
+    assert "0" * 64 not in caplog.text
 
 
 def test_redis_never_holds_a_key(store, redis_server):
