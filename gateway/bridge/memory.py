@@ -41,6 +41,7 @@ class Remembering(Runnable[dict[str, Any], str]):
 
     Raises:
         SessionsUnavailable: a session is asked for and cannot be read, or the turn cannot be kept.
+        TooManySessions: a new one is asked for, or sessions begun at the same time have taken its place.
     """
 
     def __init__(

@@ -27,7 +27,8 @@ MAX_SESSIONS = 10_000
 
 
 def _script(name: str) -> Script:
-    return Script(resources.files("gateway.sessions").joinpath(f"{name}.lua").read_text())
+    folder = resources.files("gateway.sessions")
+    return Script("\n".join(folder.joinpath(f"{part}.lua").read_text() for part in ("room", name)))
 
 
 _OPEN, _APPEND = _script("open"), _script("append")
@@ -69,13 +70,14 @@ class Sessions:
         """What was said so far, the oldest first; nothing of a new session. Raises TooManySessions."""
         turns = await self._ask(_OPEN, _keys(tenant, id_), MAX_SESSIONS)
         if turns is None:
-            raise TooManySessions(f"There are {MAX_SESSIONS} sessions already; end some with DELETE /sessions/<id>.")
+            raise _too_many()
         return [Turn(*orjson.loads(turn)) for turn in turns]
 
     async def add(self, tenant: str, id_: str, turn: Turn) -> None:
-        """Adds a turn; the oldest ones go where there are too many."""
-        arguments = orjson.dumps([*turn]), id_, self._max_turns, MAX_BYTES, self._ttl_s
-        await self._ask(_APPEND, _keys(tenant, id_), *arguments)
+        """Adds a turn; the oldest ones go where there are too many. Raises TooManySessions, as the first one may."""
+        arguments = MAX_SESSIONS, orjson.dumps([*turn]), id_, self._max_turns, MAX_BYTES, self._ttl_s
+        if await self._ask(_APPEND, _keys(tenant, id_), *arguments) is None:
+            raise _too_many()
 
     async def read(self, tenant: str, id_: str) -> list[Turn]:
         """Raises SessionNotFound."""
@@ -121,6 +123,10 @@ def _index(tenant: str) -> str:
 
 def _digest(name: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+def _too_many() -> TooManySessions:
+    return TooManySessions(f"There are {MAX_SESSIONS} sessions already; end some with DELETE /sessions/<id>.")
 
 
 def _not_found(id_: str) -> SessionNotFound:
