@@ -36,7 +36,7 @@ class Advance:
         self.left = self.second = self.until = 0
         self._room = 0  # what the key had left beside them
         self._taken = 0  # requests since somebody asked for more
-        self._asked = self._due = 0  # when that was, and until when no answer means none yet
+        self._asked = self._due = 0  # when that was the last time, and until when no answer means none yet
 
     def take(self) -> Headers | None:
         """What the answer to a request tells that is let through; None where Redis has to be asked."""
@@ -46,21 +46,22 @@ class Advance:
         self.left -= 1
         return (self._limit, (self._remaining, b"%d" % (self._room + self.left)), self._reset)
 
-    def wanted(self) -> int:
-        """How many more than the one in hand to ask for; of all who ask meanwhile, only the first wants more."""
+    def wanted(self) -> tuple[int, int]:
+        """How many more than the one in hand to ask for, and when; of who asks meanwhile only the first wants more."""
         now = monotonic_ns()
         if now < self._due:
-            return 0
+            return 0, now
         taken, took_ns = self._taken - 1, max(now - self._asked, 1)
         self._taken, self._asked = 1, now
         wanted = min(taken * HELD_NS // took_ns, _GROWTH * taken)
         if wanted:
             self._due = now + HELD_NS
-        return wanted
+        return wanted, now
 
-    def grant(self, more: int, second: int, room: int, empty_in_us: int) -> None:
+    def grant(self, asked: int, more: int, second: int, room: int, empty_in_us: int) -> None:
         """
         Args:
+            asked: when; somebody else may have asked since.
             more: are granted.
             second: of Redis' clock, in which they count.
             room: what the key has left beside them.
@@ -70,4 +71,4 @@ class Advance:
         self._reset = self._told.reset(-(-empty_in_us // 1000))
         self._due = 0
         # Since it was asked, for the answer may have taken its time.
-        self.until = self._asked + min(HELD_NS, (empty_in_us - _MINUTE_US) * 1000)
+        self.until = asked + min(HELD_NS, (empty_in_us - _MINUTE_US) * 1000)

@@ -74,7 +74,8 @@ class RequestLimits:
         advance = self._advances[context.tenant, context.key_name, limit]
         key = f"{TAG}:limit:rpm:{len(context.tenant)}:{context.tenant}/{context.key_name}"
         try:
-            if wanted := advance.wanted():
+            wanted, asked = advance.wanted()
+            if wanted:
                 self._give_back(key, advance)  # what its second has not seen
             wait_us, used, empty_in_us, more, second = await link.evaluate(_ADMIT, key, limit, wanted)
         except RedisUnavailable as error:
@@ -83,7 +84,7 @@ class RequestLimits:
             return self._admit_alone(context)
         self._redis.works()
         if more:
-            advance.grant(more, second, max(limit - used, 0), empty_in_us)
+            advance.grant(asked, more, second, max(limit - used, 0), empty_in_us)
             asyncio.get_running_loop().call_later(HELD_NS / SECOND_NS, self._end, key, advance, advance.until)
         headers = told(b"requests", limit).headers(max(limit - used, 0) + more, -(-empty_in_us // 1000))
         if wait_us:
