@@ -1,8 +1,10 @@
 """A Redis that has said it has something, and has not got it any more: its machine went before its disk had it."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from gateway.limits import usage
 from tests.gateway.redis_faults.gateways import PARTS, Gateway, create_key, gateway
@@ -66,3 +68,15 @@ async def test_what_it_was_given_again_counts_once(unsynced, monkeypatch):
         client.config_set("appendfsync", "always")
     await busy.ask()
     await busy.all_counted()
+
+
+async def test_a_worker_that_stops_while_redis_has_yet_to_say_so_gives_it_the_rest_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(usage, "_SYNCS", 40)
+    with server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "no", "--save", "") as redis:
+        async with gateway(redis.url, create_key(redis.url)) as busy:
+            await _counted_of_five(busy)
+            await busy.ask()
+            monkeypatch.setattr(usage, "_SYNCS", 1)
+        today = datetime.now(UTC).date()
+        async with Redis.from_url(redis.url) as client:
+            assert sum(row.requests for row in await usage.read(client, today, today)) == busy.answered
