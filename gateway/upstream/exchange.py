@@ -25,7 +25,7 @@ class Exchange(UpstreamResponse):
     """
 
     __slots__ = (
-        "_chunks", "_complete", "_error", "_loop", "_sink", "_sink_done", "_sink_error", "_size", "_source",
+        "_chunks", "_complete", "_error", "_loop", "_paused", "_sink", "_sink_done", "_sink_error", "_size", "_source",
         "_waiter", "headers", "started", "status",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Exchange(UpstreamResponse):
         self._size = 0
         self._error: GatewayError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._paused = False  # for the sink's sake
         self._sink: Sink | None = None
         self._sink_error: Exception | None = None
         self._sink_done = False
@@ -65,15 +66,18 @@ class Exchange(UpstreamResponse):
             if self._chunks and not self._sink_done:
                 self._hand_on(sink, self._take())
             while not (self._sink_done or self._complete):
-                if sink.full is None:
-                    await self.change()
-                else:
+                if sink.full is not None:
                     await asyncio.shield(sink.full)
-                    self._source.resume()
+                elif self._paused:  # it may have been full for less than a turn of the loop
+                    self._go_on()
+                else:
+                    await self.change()
             if self._sink_error is not None:
                 raise self._sink_error
         finally:
             self._sink, self._sink_done = None, False
+            if self._paused and not self._complete:  # what is left is for its reader
+                self._go_on()
 
     def change(self) -> "asyncio.Future[None]":
         """Done when there is something new; raises what the answer failed with."""
@@ -127,8 +131,13 @@ class Exchange(UpstreamResponse):
         else:
             self._sink_done = sink.done
         if sink.full is not None and not self._complete:
+            self._paused = True
             self._source.pause()
         self.wake()
+
+    def _go_on(self) -> None:
+        self._paused = False
+        self._source.resume()
 
     def _take(self) -> bytes:
         chunks, self._chunks = self._chunks, []

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from gateway.errors import StreamInterrupted, UpstreamFailed
+from gateway.upstream.client import UpstreamClient
 from tests.gateway.raw_server import END, STREAM_HEAD, chunk, in_pieces, raw_server, then_close
-from tests.gateway.upstream.clients import fetch, happens, post
+from tests.gateway.upstream.clients import LIMIT, fetch, happens, post
 from tests.gateway.upstream.test_contract_flow import Flood
 from tests.polling import eventually
 
@@ -97,6 +98,51 @@ async def test_a_full_sink_pauses_the_server_until_it_has_room(client):
         await relaying
         response.close()
     assert sink.size == 1000 * 65536
+
+
+class FullForAMoment(Sink):
+    """Has room again before anybody else gets a turn: its socket was writable in the same poll."""
+
+    def write(self, data: bytes) -> bool:
+        super().write(data)
+        loop = asyncio.get_running_loop()
+        self.full = loop.create_future()
+        loop.call_soon(self.has_room)
+        return False
+
+
+async def relay_while_waiting(client: UpstreamClient, sink: Sink) -> bytes:
+    """The first part arrives while the relay waits, the second after it was written; returns what the sink leaves."""
+    relays = asyncio.Event()
+
+    async def in_two_parts(reader, writer):
+        writer.write(STREAM_HEAD)
+        await relays.wait()
+        writer.write(chunk(b"first"))
+        await sink.some.wait()
+        writer.write(chunk(b"second") + END)
+
+    async with raw_server(in_two_parts) as server:
+        response = await post(client, server)
+        relaying = asyncio.create_task(response.relay(sink))
+        await asyncio.sleep(0)
+        relays.set()
+        await asyncio.wait_for(relaying, 15)
+        left = await asyncio.wait_for(response.body(LIMIT), 15)
+        response.close()
+    return left
+
+
+async def test_a_sink_that_is_full_for_a_moment_gets_the_rest(client):
+    sink = FullForAMoment()
+    assert await relay_while_waiting(client, sink) == b""
+    assert sink.taken == [b"first", b"second"]
+
+
+async def test_what_is_left_by_a_sink_that_has_enough_and_is_full_can_be_read(client):
+    sink = FullForAMoment(enough=5)
+    assert await relay_while_waiting(client, sink) == b"second"
+    assert sink.taken == [b"first"]
 
 
 async def test_a_sink_that_has_enough_ends_it(client):
