@@ -19,7 +19,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
 
-from gateway.errors import DeadlineExceeded, ReplicaSilent, UpstreamFailed
+from gateway.errors import DeadlineExceeded, ReplicaSilent, ReplicaUnreachable, UpstreamFailed
 from gateway.origin import Origin
 from gateway.upstream.aiohttp_checks import BROKEN, LATE, checked, translated
 from gateway.upstream.client import STALE_S, UpstreamResponse
@@ -59,11 +59,15 @@ class AiohttpClient:
         attempt = _Attempt(timeouts, until)
         try:
             return await self._ask(attempt, origin, path, headers, body)
-        except ReplicaSilent:
+        except ReplicaSilent as error:
             # A kept connection may be closed by the server just as we use it; a new one tells the truth.
             if not attempt.reused or asyncio.get_running_loop().time() - attempt.sent_at > STALE_S:
                 raise
-        return await self._ask(_Attempt(timeouts, until, fresh=True), origin, path, headers, body)
+            silence = error
+        try:
+            return await self._ask(_Attempt(timeouts, until, fresh=True), origin, path, headers, body)
+        except ReplicaUnreachable:
+            raise silence from None  # it has had the request, and may have ended by it
 
     async def aclose(self) -> None:
         session, self._session = self._session, None

@@ -131,8 +131,8 @@ class UpstreamClient(Protocol):
         It is held to `timeouts`, or the client's own, and to the loop's time `until`.
 
         `host` and `content-length` are added, and nothing else. A kept connection that the server closed at once,
-        before one byte of the answer, is replaced by a new one, once. A call that is cancelled leaves no connection
-        behind.
+        before one byte of the answer, is replaced by a new one, once; where there is no new one, that was
+        ReplicaSilent. A call that is cancelled leaves no connection behind.
 
         Raises:
             ReplicaUnreachable, ReplicaSilent, UpstreamFailed, DeadlineExceeded: see above.

@@ -46,10 +46,16 @@ class HttpClient(UpstreamClient):
         request = _encode(path, pool.host_line, headers, body)
         connection = pool.kept()
         fresh = connection is None
+        silence: BaseException | None = None  # of a kept connection
         while True:
             if connection is None:
                 left_s = until - time.monotonic()
-                connection = await pool.connect(min(timeouts.connect, left_s))
+                try:
+                    connection = await pool.connect(min(timeouts.connect, left_s))
+                except ReplicaUnreachable:
+                    if silence is None:
+                        raise
+                    raise silence from None  # it has had the request, and may have ended by it
             exchange = connection.send(request, timeouts, until)
             try:
                 while not exchange.started:
@@ -61,7 +67,7 @@ class HttpClient(UpstreamClient):
                     raise
                 # A kept connection may be closed by the server just as we use it; a new one tells the truth.
                 log.debug("a kept connection to %s was closed", origin.authority)
-                connection, fresh = None, True
+                connection, fresh, silence = None, True, error
             else:
                 return exchange
 

@@ -27,10 +27,16 @@ class RawServer:
     connections: int = 0
     open: int = 0
     cut: asyncio.Event = field(default_factory=asyncio.Event)
+    listener: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
         return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def refuse(self) -> None:
+        """Takes no more connections."""
+        assert self.listener is not None
+        self.listener.close()
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
@@ -68,7 +74,7 @@ async def raw_server(*answers: bytes | Script, tls: ssl.SSLContext | None = None
             server.open -= 1
             writer.close()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    server.listener = listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server

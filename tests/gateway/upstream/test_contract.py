@@ -258,6 +258,18 @@ async def test_does_not_ask_a_third_time(client):
         assert (server.connections, len(server.requests)) == (2, 3)
 
 
+async def test_who_is_gone_once_it_had_the_request_was_silent_and_not_unreachable(client):
+    async def end(reader, writer):
+        server.refuse()
+        raise ConnectionError
+
+    async with raw_server(sized(b"one"), end) as server:
+        assert await fetch(client, server) == b"one"
+        with pytest.raises(ReplicaSilent):
+            await fetch(client, server)
+        assert (server.connections, len(server.requests)) == (1, 2)
+
+
 async def test_does_not_ask_again_who_has_thought_about_it(client, monkeypatch):
     """An engine that a request ends does not get it twice."""
 

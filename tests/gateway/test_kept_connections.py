@@ -1,0 +1,36 @@
+"""Engines to which the gateway has kept connections, and what becomes of a request that meets their end."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.gateway.raw_server import RawServer, raw_server, sized
+from tests.gateway.test_openai_door import ANSWER, BODY, gateway, post
+
+# No test of this module looks at another door.
+pytestmark = pytest.mark.usefixtures("no_chains_and_skills")
+
+
+@asynccontextmanager
+async def engine() -> AsyncIterator[RawServer]:
+    """Its first request is answered; the second ends its process."""
+
+    async def end(reader, writer):
+        server.refuse()
+        raise ConnectionError
+
+    async with raw_server(sized(ANSWER), end) as server:
+        yield server
+
+
+@pytest.mark.parametrize("http_client", ["native", "aiohttp"])
+async def test_a_request_that_ends_engines_does_not_get_to_try_all_that_were_asked_before(http_client):
+    async with engine() as a, engine() as b, engine() as c:
+        async with gateway(a.url, b.url, c.url, routing_policy="round-robin", http_client=http_client) as base:
+            assert [(await post(base, BODY)).status_code for _ in range(3)] == [200] * 3
+            assert [len(server.requests) for server in (a, b, c)] == [1, 1, 1]
+            answer = await post(base, BODY)
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (502, "false")
+    assert sum(len(server.requests) for server in (a, b, c)) == 3 + 2
+    assert sum(server.connections for server in (a, b, c)) == 3
