@@ -185,7 +185,8 @@ class _Attempt:
         self.reused, self.connection = reused, connection
         self.protocol, self.transport = connection.protocol, connection.transport  # gone once it is released
         self.sent_at = asyncio.get_running_loop().time()
-        self.deadline.reschedule(min(self.sent_at + self.timeouts.first_byte, self.until))
+        first_s = min(self.timeouts.first_byte, self.timeouts.first_token)
+        self.deadline.reschedule(min(self.sent_at + first_s, self.until))
 
     def next_by(self, begun: bool) -> float:
         """Until when the next of the body has to come, by the loop's time."""

@@ -62,9 +62,9 @@ class Connection(asyncio.Protocol):
         self._heard = self._until_eof = self._keep_alive = self._begun = False
         self.sent_at = now = self._loop.time()
         self._idle_s, self._first_token, self._until = timeouts.idle, now + timeouts.first_token, until
-        self._deadline = now + timeouts.first_byte
+        self._deadline = min(now + timeouts.first_byte, self._first_token)
         at = self._timer_at
-        if self._timer is None or self._deadline < at or self._first_token < at or until < at:
+        if self._timer is None or self._deadline < at or until < at or now + timeouts.idle < at:
             self._arm()
         self._transport.write(request)
         return exchange
@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
 
     def _arm(self) -> None:
         self._disarm()
-        self._timer_at = min(self._deadline, self._first_token, self._until, self._loop.time() + self._idle_s)
+        self._timer_at = min(self._deadline, self._until, self._loop.time() + self._idle_s)
         self._timer = self._loop.call_at(self._timer_at, self._on_timer)
 
     def _disarm(self) -> None:

@@ -50,6 +50,14 @@ async def test_a_head_without_a_body_is_no_first_token(client):
         await happens(server.cut)
 
 
+@pytest.mark.parametrize("bound", ["first_byte", "first_token"])
+async def test_without_a_first_byte_there_is_no_first_token_either(client, bound):
+    async with raw_server(b"") as server:
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(fetch(client, server, **{"first_token": NEVER_S, bound: 0.3}), 15)
+        await happens(server.cut)
+
+
 async def test_the_first_token_may_take_longer_than_what_follows(client):
     async def slow_prefill(reader, writer):
         writer.write(STREAM_HEAD)
@@ -81,9 +89,14 @@ async def test_a_deadline_ends_it_whatever_comes(client, answer):
         await happens(server.cut)
 
 
-async def test_a_kept_connection_gets_the_bounds_of_its_next_request(client):
-    async with raw_server(STREAM_HEAD + chunk(b"one") + END, STREAM_HEAD) as server:
-        assert await fetch(client, server) == b"one"
+@pytest.mark.parametrize(
+    ("answer", "bound"),
+    [(b"", "first_byte"), (STREAM_HEAD, "first_token"), (STREAM_HEAD + chunk(b"one"), "idle")],
+    ids=["nothing", "a head", "a part"],
+)
+async def test_a_kept_connection_gets_the_bounds_of_its_next_request(client, answer, bound):
+    async with raw_server(STREAM_HEAD + chunk(b"one") + END, answer) as server:
+        assert await fetch(client, server, first_token=NEVER_S) == b"one"
         with pytest.raises(DeadlineExceeded):
-            await fetch(client, server, first_token=0.3)
+            await asyncio.wait_for(fetch(client, server, **{"first_token": NEVER_S, bound: 0.3}), 15)
         assert server.connections == 1
