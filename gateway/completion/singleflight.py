@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
+from gateway.cache.claim import Claim
 from gateway.cache.exact import ExactCache
 from gateway.completion.answer import Answer
 from gateway.completion.cached import serves
-from gateway.completion.caching import MISS
+from gateway.completion.caching import MISS, Lookup
 from gateway.completion.flight import Flight, FlightLost
 from gateway.completion.flights import Flights
 from gateway.completion.led import LedAnswer
@@ -118,14 +119,22 @@ class SingleFlight:
     def _begin(self, asked: Asked, *, listed: bool) -> Flight:
         """A new one, which its request wants."""
         lookup, call, holder = asked.lookup, asked.lookup.call, asked.lookup.holder
-        claim = lookup.claim if holder is None else None
-        if holder is not None and holder.worker == self._flights.worker and lookup.shares:
-            # Left by a request that has gone since, and as good as a new one for the same kind of answer.
-            claim = holder if (holder.stream, holder.usage) == (call.stream, call.wants_usage) else None
+        claim = lookup.claim if holder is None else self._left(holder, lookup)
         flight = Flight(lookup.key, claim, self._cache.max_bytes, stream=call.stream, usage=call.wants_usage)
         flight.join()
         self._flights.add(flight, listed=listed and self._flights.joinable(lookup.key) is None)
         return flight
+
+    def _left(self, holder: Claim, lookup: Lookup) -> Claim | None:
+        """The claim, if a request of this worker has left it that has gone since: it is as good as a new one.
+
+        One that is too long to join may still fly under it, and is what other workers mean by it.
+        """
+        if holder.worker != self._flights.worker or not lookup.shares:
+            return None
+        if (holder.stream, holder.usage) != (lookup.call.stream, lookup.call.wants_usage):
+            return None
+        return holder if self._flights.find(lookup.key, holder.name) is None else None
 
     async def _lead(self, flight: Flight, asked: Asked) -> Answer:
         """The answer as it begins; a whole one is all of the flight."""

@@ -188,6 +188,11 @@ async def looked_up(redis, count: int) -> None:
     await eventually(there)
 
 
+async def published(redis) -> int:
+    """How many letters have gone from worker to worker."""
+    return (await redis.info("commandstats")).get("cmdstat_publish", {"calls": 0})["calls"]
+
+
 async def connected(redis, count: int) -> bool:
     """Whether so many workers can look answers up, and can be written to."""
     links = [client for client in await redis.client_list() if client["name"] == "llmgw"]

@@ -11,7 +11,7 @@ import yaml
 from gateway.limits.usage import read
 from gateway.upstream.sse import payloads
 from tests.gateway.cache.conftest import whole
-from tests.gateway.flight.conftest import STREAM, WHOLE, WITH_USAGE, connected, gateways, looked_up
+from tests.gateway.flight.conftest import STREAM, WHOLE, WITH_USAGE, connected, gateways, looked_up, published
 from tests.gateway.flight.processes import Process
 from tests.gateway.raw_server import sized
 from tests.polling import eventually
@@ -51,7 +51,7 @@ async def test_a_whole_answer_goes_on_for_who_is_left(pair, engine, redis, where
 
 
 async def _letters(redis) -> bool:
-    return (await redis.info("commandstats")).get("cmdstat_publish", {"calls": 0})["calls"] >= 2
+    return await published(redis) >= 2
 
 
 @pytest.mark.parametrize("fields", [STREAM, WHOLE], ids=["stream", "whole"])

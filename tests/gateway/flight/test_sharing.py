@@ -3,13 +3,16 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway.settings import Key
 from gateway.upstream.sse import payloads
-from tests.gateway.cache.conftest import chunks, whole
-from tests.gateway.flight.conftest import STREAM, WHOLE, WITH_USAGE, gateways, looked_up
+from tests.gateway.cache.conftest import chunks, frames, whole
+from tests.gateway.flight.conftest import STREAM, WHOLE, WITH_USAGE, Asker, gateways, looked_up, published
+from tests.gateway.raw_server import END, STREAM_HEAD, RawServer, chunk, raw_server
 from tests.polling import eventually
 
 WHERE = pytest.mark.parametrize("where", [0, 1], ids=["the same worker", "another worker"])
@@ -152,6 +155,85 @@ async def test_a_long_answer_is_shared_by_who_came_in_time(engine, redis, redis_
 
 async def _unclaimed(redis) -> bool:
     return await redis.keys("{llmgw}:cache:*") == []
+
+
+class Stepping:
+    """Tells the next event of an answer when it is told to."""
+
+    def __init__(self) -> None:
+        self.server: RawServer
+        self._steps: list[asyncio.Queue[bytes]] = [asyncio.Queue(), asyncio.Queue()]
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def events(self, number: int) -> list[bytes]:
+        return frames([event | {"padding": "x" * 1000} for event in chunks(number, usage=False)])
+
+    def tell(self, number: int, events: list[bytes], *, last: bool = False) -> None:
+        for event in (*events, b"") if last else events:
+            self._steps[number - 1].put_nowait(event)
+
+    async def answer(self, reader, writer) -> None:
+        steps = self._steps[len(self.server.requests) - 1]
+        writer.write(STREAM_HEAD)
+        while event := await steps.get():
+            writer.write(chunk(event))
+            await writer.drain()
+        writer.write(chunk(b"data: [DONE]\n\n") + END)
+        await writer.drain()
+
+
+@asynccontextmanager
+async def stepping() -> AsyncIterator[Stepping]:
+    engine = Stepping()
+    async with raw_server(engine.answer) as engine.server:
+        try:
+            yield engine
+        finally:
+            for number in (1, 2):
+                engine.tell(number, [], last=True)
+
+
+async def test_who_follows_an_answer_that_is_too_long_to_join_hears_nothing_of_the_next(
+    redis, redis_server, monkeypatch
+):
+    monkeypatch.setattr("gateway.completion.flight_watch.TICK_S", 0.05)
+    async with (
+        stepping() as engine,
+        gateways(engine, redis, redis_server.url, cache_max_answer_bytes=2500) as pair,
+    ):
+        one, two = engine.events(1), engine.events(2)
+        engine.tell(1, one[:1])
+        first = pair[0].ask(**STREAM)
+        await first.began.wait()
+        follower = pair[1].ask(**STREAM)
+        await eventually(lambda: first.text == follower.text == one[0])
+        await _step_by_step(engine, one[1:4], first, follower)
+        engine.tell(2, two[:-1])
+        second = pair[0].ask(**STREAM)
+        await eventually(lambda: second.text == b"".join(two[:-1]))
+        letters = await published(redis)
+        await eventually(lambda: _more(redis, letters + 10))  # the follower has said that it is there, and got its news
+        await _step_by_step(engine, one[4:], first, follower)
+        engine.tell(1, [], last=True)
+        assert await first.done() == await follower.done() == b"".join(one) + b"data: [DONE]\n\n"
+        engine.tell(2, two[-1:], last=True)
+        assert await second.done() == b"".join(two) + b"data: [DONE]\n\n"
+    assert (follower.cache, second.cache) == ("shared", "miss")
+
+
+async def _step_by_step(engine: Stepping, events: list[bytes], first: Asker, follower: Asker) -> None:
+    """No reader may be further behind than what is kept."""
+    for event in events:
+        told = first.text + event
+        engine.tell(1, [event])
+        await eventually(lambda told=told: first.text == follower.text == told)
+
+
+async def _more(redis, letters: int) -> bool:
+    return await published(redis) >= letters
 
 
 @WHERE
