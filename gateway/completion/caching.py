@@ -14,6 +14,7 @@ from gateway.completion.request import Call
 from gateway.completion.semantic import Question, Semantic
 from gateway.context import RequestContext
 from gateway.metrics import CacheOutcome, Metrics
+from gateway.routing.pool import Pool
 
 # Of an answer that an engine makes for who asked, and of one in which the cache had no part, where there is one.
 MISS = (b"x-llmgw-cache", b"miss")
@@ -37,22 +38,25 @@ class Caching:
         self.paced = paced
         self.metrics = metrics
 
-    def begin(self, call: Call, context: RequestContext, revision: str) -> "Lookup | None":
-        """Asks the cache without waiting for it; None where it has no part. `revision` is the model's."""
-        if not self.cache.on:
+    def begin(self, call: Call, context: RequestContext, pool: Pool) -> "Lookup | None":
+        """Asks the cache without waiting for it; None where it has no part. `pool` is the model's.
+
+        It has none where another model stands in: not everybody who asks for this one may use that.
+        """
+        if not self.cache.on or pool.model != call.model:
             return None
         sampled, control = call.generates, context.cache_control
         allowed = policy(call.payload, sampled=sampled, key=context.cache, cache_control=control)
         if allowed is None:
             return None
-        key = cache_key(context.tenant, call.endpoint, revision, call.payload)
+        key = cache_key(context.tenant, call.endpoint, pool.revision, call.payload)
         if not allowed.read:
             return Lookup(self, call, allowed, key, None, None)
         hurries = context.until is not None
         claim = None if hurries else self.mail.claim(stream=call.stream, usage=call.wants_usage)
         lookup = Lookup(self, call, allowed, key, claim, self.cache.look_up(key, claim))
         if self.semantic is not None:
-            lookup.question = self.semantic.question(call, context, revision)
+            lookup.question = self.semantic.question(call, context, pool.revision)
         lookup.hurries = hurries
         return lookup
 

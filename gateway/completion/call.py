@@ -48,7 +48,7 @@ class CompletionPath:
             GatewayError: what went wrong, before anything was sent to the client.
         """
         pool = self._pool(call, context)
-        lookup = self._caching.begin(call, context, pool.revision)
+        lookup = self._caching.begin(call, context, pool)
         # Mostly nobody has to be asked, which takes no coroutine to find out.
         try:
             bill = self._metering.admit_at_once(pool, context) or await self._metering.admit(call, pool, context)

@@ -54,6 +54,8 @@ class Flight:
         members: how many requests of this worker want the answer.
         watchers: other workers that do.
         next: the number of the part that comes next.
+        closed: nobody joins it any more.
+        foreign: another model makes it, which those who joined may not use, and are not told of: they ask again.
         ended: nothing comes after what is there.
         error: why, where it is not the answer's end.
         apart: what feeds the client of the one who makes it, once that does not keep up with the others.
@@ -71,6 +73,8 @@ class Flight:
         self.members = 0
         self.watchers: dict[str, Watcher] = {}
         self.next = 0
+        self.closed = False
+        self.foreign = False
         self.ended = False
         self.error: GatewayError | FlightLost | None = None
         self._loop = asyncio.get_running_loop()
@@ -84,8 +88,8 @@ class Flight:
 
     @property
     def joinable(self) -> bool:
-        """Whether the beginning is still there."""
-        return not self.ended and self.next == len(self._parts)
+        """Whether others may still have it, and the beginning is there."""
+        return not self.ended and not self.closed and self.next == len(self._parts)
 
     @property
     def last(self) -> bytes:

@@ -53,7 +53,7 @@ class FlightWatch:
                 lead.ask(again=False)
 
     def _tend(self, flight: Flight, now: float) -> None:
-        if flight.claim is not None:
+        if flight.claim is not None and flight.joinable:
             self._cache.renew(flight.key)
         for worker, watcher in tuple(flight.watchers.items()):
             if now - watcher.heard_at > SILENT_S:

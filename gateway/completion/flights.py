@@ -73,6 +73,18 @@ class Flights:
             self.forget(flight)
             flight.task.cancel()
 
+    def close(self, flight: Flight, *, foreign: bool) -> None:
+        """Nobody joins it any more, on any worker; of a foreign one, who has joined hears that it is lost."""
+        flight.closed, flight.foreign = True, foreign
+        if flight.claim is not None:
+            self._cache.release(flight.key, flight.claim)
+        if foreign:
+            for watcher in flight.watchers.values():
+                watcher.tell()
+            flight.watchers.clear()
+            if not flight.wanted:
+                self.stop(flight)
+
     def forget(self, flight: Flight) -> None:
         """Nobody joins it any more."""
         self.open.discard(flight)

@@ -44,7 +44,7 @@ class Follower:
             data = flight.since(since)
         except GatewayError as behind:
             ended, error = True, behind
-        if len(data) > flight.max_bytes:  # a whole answer of a size that nobody asked Redis to carry
+        if flight.foreign or len(data) > flight.max_bytes:  # a whole answer of a size that nobody asked Redis to carry
             ended, error, data = True, FlightLost(), b""
         self.sent = flight.next
         return _news(flight.key, self._name, since, self.sent, ended, _told(error), data)

@@ -81,9 +81,11 @@ class SingleFlight:
             await flight.begun()
         except BaseException as error:  # noqa: BLE001  # raised below
             failure = error
-        if failure is None:
+        if failure is None and not flight.foreign:
             return self._shared(flight, asked, leads=False)
         self._flights.leave(flight)
+        if failure is None:
+            return await self._again(asked, flight, caller, _TRIES)
         if isinstance(failure, FlightLost if tries > 1 else (FlightLost, GatewayError)):
             return await self._again(asked, flight, caller, tries)
         asked.bill.cancel()
@@ -146,13 +148,15 @@ class SingleFlight:
             raise
         asked.lookup.note("miss")
         flight.headers, flight.waited_s = answer.headers, answer.waited_s
+        if answer.foreign:
+            self._flights.close(flight, foreign=True)
         if answer.stream:
-            complete = partial(self._complete, flight, asked, foreign=answer.foreign)
+            complete = partial(self._complete, flight, asked, answer)
             return LedAnswer(answer, flight, complete, partial(self._fail, flight))
         failure: BaseException | None = None
         try:
             flight.write(await answer.body())
-            self._complete(flight, asked, foreign=answer.foreign)
+            self._complete(flight, asked, answer)
         except BaseException as error:  # noqa: BLE001  # raised below: CONTRIBUTING.md says why not from in here
             failure = error
         if failure is not None:
@@ -180,9 +184,9 @@ class SingleFlight:
         if stopped is not None:
             raise stopped
 
-    def _complete(self, flight: Flight, asked: Asked, *, foreign: bool) -> None:
+    def _complete(self, flight: Flight, asked: Asked, answer: Answer) -> None:
         """All of it is there. Nobody who asks this model again should get another's word for it: that is not kept."""
-        entry = None if foreign else flight.entry()
+        entry = None if answer.foreign else flight.entry()
         kept = entry is not None and asked.lookup.keep(entry)
         flight.end()
         self._flights.forget(flight)
