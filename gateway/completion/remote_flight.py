@@ -8,6 +8,7 @@
 `error` is null, "lost" or the fields of a GatewayError.
 """
 
+import asyncio
 import time
 from typing import Any
 
@@ -18,6 +19,8 @@ from gateway.cache.mail import Mail
 from gateway.completion.flight import Flight, FlightLost
 from gateway.errors import GatewayError
 
+# How long the first letter may take: whoever makes the answer writes one at once, also while there is nothing to tell.
+FIRST_WORD_S = 0.2
 _LOST = "lost"
 _ERROR_FIELDS = ("status", "type", "code", "message", "param", "headers")
 
@@ -64,6 +67,7 @@ class Lead:
         self._flight = flight
         self._have: int | None = 0
         self._again = True
+        self._unheard = asyncio.get_running_loop().call_later(FIRST_WORD_S, self._give_up)
 
     def ask(self, *, again: bool) -> None:
         """Says that this worker follows; `again` from the part on that it has not got yet."""
@@ -72,12 +76,14 @@ class Lead:
 
     def leave(self) -> None:
         """Says that this worker does not follow any more, unless there is nothing to follow."""
+        self._unheard.cancel()
         if not self._flight.ended:
             self._have = None
             self._mail.send(self)
 
     def read(self, since: int, to: int, ended: bool, error: Any, data: bytes) -> None:
         self.heard_at = time.monotonic()
+        self._unheard.cancel()
         if error == _LOST:
             self._flight.end(FlightLost())
         elif since == self._have:
@@ -94,6 +100,11 @@ class Lead:
         return orjson.dumps(["follow", self._flight.key, self._name, self._mail.worker, self._have, again])
 
     def refused(self) -> None:
+        self._flight.end(FlightLost())
+
+    def _give_up(self) -> None:
+        """Redis may be away, or that worker: its claim alone is no reason to wait."""
+        self.leave()
         self._flight.end(FlightLost())
 
 

@@ -203,6 +203,7 @@ async def connected(redis, count: int) -> bool:
 def patient(monkeypatch) -> None:
     """Redis may take longer than a request waits for it: here all clients and gateways are on one event loop."""
     monkeypatch.setattr("gateway.redis_channel.TIMEOUT_S", 1.0)
+    monkeypatch.setattr("gateway.completion.remote_flight.FIRST_WORD_S", 5.0)
 
 
 @pytest.fixture

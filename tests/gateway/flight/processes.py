@@ -11,7 +11,13 @@ from tests.e2e.stack import free_port
 from tests.gateway.flight.conftest import Asker
 
 # As in the other tests here, Redis may be slow: the machine may be busy.
-_PATIENT = "import gateway.redis_channel as channel; channel.TIMEOUT_S = 1.0; from gateway.cli.main import app; app()"
+_PATIENT = """\
+import gateway.completion.remote_flight as remote_flight
+import gateway.redis_channel as channel
+channel.TIMEOUT_S, remote_flight.FIRST_WORD_S = 1.0, 5.0
+from gateway.cli.main import app
+app()
+"""
 
 
 class Process:
