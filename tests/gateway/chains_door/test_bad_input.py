@@ -1,9 +1,11 @@
 """Hostile and mistaken input at the chains door."""
 
 import json
+from typing import Any
 
 import pytest
 
+from gateway.bridge.untrusted import MAX_ITEMS
 from gateway.routes.chains import MAX_BATCH
 from tests.gateway.chains_door.door import RUNS, TURN, Door, hashed, request
 
@@ -78,9 +80,18 @@ async def test_a_history_of_no_messages_is_the_clients_mistake(door: Door, messa
     assert response.status_code == 422
 
 
-async def test_a_list_without_end_is_refused(door: Door) -> None:
-    body = b'{"inputs": [' + b"0," * 100_000 + b"0]}"
-    assert (await door.post("/chat/batch", body)).status_code == 422
+@pytest.mark.parametrize("content", [[0] * 3_000, [[0]] * 2_000, [0] * 20_000])
+@pytest.mark.parametrize("run", RUNS)
+async def test_lists_without_end_are_refused_before_every_item_is_told_of(door: Door, run: str, content: Any) -> None:
+    turn = {"input": "x", "history": [{"type": "human", "content": content}] * 4}
+    response = await door.post(f"/chat/{run}", request(run, turn))
+    assert response.status_code == 422
+    assert response.json()["error"]["message"] == "There are more than 10000 items in lists."
+
+
+async def test_a_long_history_is_taken(door: Door) -> None:
+    history = [{"type": "human", "content": "x"}] * MAX_ITEMS
+    assert (await door.post("/chat/invoke", request("invoke", {**TURN, "history": history}))).status_code == 200
 
 
 @pytest.mark.parametrize("segment", ["7", "Q", "zz", "N4", "-", "xyz"])
