@@ -12,21 +12,32 @@ from pydantic import BaseModel, Field, ValidatorFunctionWrapHandler, WrapValidat
 
 from chains import Chain, Model, Services
 
-# What an OpenAI message may consist of. LangChain reads other providers' blocks too, and fails late on malformed ones.
-_BLOCKS = ("text", "image_url", "input_audio", "file")
+# What an OpenAI message may consist of, and what each block has under its own name. LangChain reads other providers'
+# blocks too, by keys that say so, and fails late on malformed ones.
+_BLOCKS = {"text": str, "image_url": dict, "input_audio": dict, "file": dict}
 
 
 def _readable(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """A message that the model can be sent. LangChain's own check raises what it likes, not only ValueErrors."""
     try:
         message = validate(value)
-        blocks = message.content if isinstance(message.content, list) else []
-        if any(isinstance(block, dict) and block.get("type") not in _BLOCKS for block in blocks):
-            raise ValueError(f"a content block is none of {', '.join(_BLOCKS)}")
+        if isinstance(message.content, list):
+            message.content = [_readable_block(block) for block in message.content]
         convert_to_openai_messages(message)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError("not a message of a known form") from error
     return message
+
+
+def _readable_block(block: Any) -> Any:
+    if isinstance(block, str):
+        return block
+    type_ = block["type"]
+    if type_ not in _BLOCKS:
+        raise ValueError(f"a content block is none of {', '.join(_BLOCKS)}")
+    if not isinstance(block[type_], _BLOCKS[type_]):
+        raise ValueError(f"a content block's '{type_}' is of another type")
+    return {"type": type_, type_: block[type_]}
 
 
 class ChatInput(BaseModel):
