@@ -39,7 +39,7 @@ def check_models(cluster: ClusterSpec) -> float:
         memory = _total((engines()[spec.engine].memory(spec), spec) for spec in cluster.models)
     except MissingModel as error:
         raise CannotStart(f"a model is missing: {error}") from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CannotStart(f"a model cannot be read: {error}") from error
     cpus = _total((spec.resources.num_cpus, spec) for spec in cluster.models)
     if cpus > machine_cpus():

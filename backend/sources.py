@@ -23,7 +23,10 @@ def locate(source: str) -> Path:
             raise MissingModel(f"{source}: the Python package {package!r} is not installed")
         path = Path(spec.submodule_search_locations[0], inner)
     else:
-        path = Path(source).expanduser().absolute()
+        try:
+            path = Path(source).expanduser().absolute()
+        except RuntimeError as error:  # `~name`, and nobody has that name
+            raise MissingModel(f"{source}: {error}") from error
     if not path.exists():
         raise MissingModel(f"{source}: {path} does not exist")
     return path

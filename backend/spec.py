@@ -48,6 +48,14 @@ class Resources(StrictModel):
     custom: dict[str, float] = Field(default_factory=dict, description="custom resources, such as {intel_cpu: 1}")
     accelerator_type: str | None = Field(default=None, description="Ray's name of a GPU, such as T4 or A10G")
 
+    @field_validator("num_gpus")
+    @classmethod
+    def _whole_cards(cls, gpus: float) -> float:
+        # Ray refuses it only when it places a replica, where nobody is told.
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("a part of one card, or a whole number of cards")
+        return gpus
+
 
 class Autoscaling(StrictModel):
     """How many replicas there are, by the load of the engines."""
@@ -176,7 +184,7 @@ class ClusterSpec(StrictModel):
         source = path or files("backend").joinpath("default.yaml")
         try:
             data = yaml.safe_load(source.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date or number that is none
             raise SpecError(f"{source}: {' '.join(str(error).split())}") from error
         if not isinstance(data, dict):
             raise SpecError(f"{source}: a mapping with `models` is expected")

@@ -21,7 +21,7 @@ class ClusterFile(InitSettingsSource):
     def _read(path: Path) -> dict[str, Any]:
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date or number that is none
             raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
         document = {} if document is None else document
         section, models = (

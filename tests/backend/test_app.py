@@ -88,6 +88,11 @@ def test_a_file_that_is_no_model_cannot_start(tmp_path: Path) -> None:
         preflight.check(cluster(source=str(tmp_path / "model.gguf")))
 
 
+def test_a_file_that_the_system_refuses_cannot_start() -> None:
+    with pytest.raises(CannotStart, match="File name too long"):
+        preflight.check(cluster(source=f"/{'x' * 300}.gguf"))
+
+
 def test_no_engine_starts_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLMGW_ENGINE_KEY")
     with pytest.raises(CannotStart, match="LLMGW_ENGINE_KEY"):

