@@ -12,6 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from backend.sources import locate
 from tests.e2e.conftest import running
 from tests.e2e.stack import Stack
 from tests.polling import eventually
@@ -132,6 +133,18 @@ async def test_a_file_that_cannot_be_used_changes_nothing(editable: Editable, sd
     await editable.edit(REFUSED, max_model_len=-1)
     assert await tokens(sdk, 4) == 4
     assert editable.replicas() == before
+
+
+async def test_a_model_that_does_not_start_makes_room_for_the_one_before(
+    editable: Editable, sdk: openai.AsyncOpenAI, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.gguf"
+    with locate(MODEL["source"]).open("rb") as whole:
+        cut.write_bytes(whole.read(2**22))
+    await editable.edit(REFUSED, source=str(cut))
+    assert await tokens(sdk, 4) == 4
+    await editable.edit(USED)
+    assert await tokens(sdk, 4) == 4
 
 
 async def test_a_chain_goes_by_the_context_that_the_model_has_now(editable: Editable) -> None:
