@@ -24,6 +24,9 @@ from gateway.settings import ConfigError, Settings
 
 _PACKAGES = ("fastapi", "langchain", "langserve", "semantic-kernel", "ray", "redis", "xllamacpp", "gradio")
 
+# It takes seconds; where the driver hangs, for ever.
+GPU_TOOL_S = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -52,8 +55,15 @@ def _machine() -> Iterator[Finding]:
     yield Finding("machine", f"{len(os.sched_getaffinity(0))} CPUs, {memory:.1f} GiB of memory free")
     for tool, query in (("nvidia-smi", "--list-gpus"), ("rocm-smi", "--showproductname")):
         if shutil.which(tool):
-            listed = subprocess.run([tool, query], capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
-            yield Finding("GPU", listed.stdout.strip() or listed.stderr.strip())
+            yield _gpus(tool, query)
+
+
+def _gpus(tool: str, query: str) -> Finding:
+    try:
+        listed = subprocess.run([tool, query], capture_output=True, text=True, check=False, timeout=GPU_TOOL_S)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("GPU", f"{tool} does not answer", f"look after the driver: {error}")
+    return Finding("GPU", listed.stdout.strip() or listed.stderr.strip())
 
 
 def _packages() -> Iterator[Finding]:

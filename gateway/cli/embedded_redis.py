@@ -33,5 +33,7 @@ def command(socket: Path, data: Path) -> list[str]:
         "dir": str(data),
         "appendonly": "yes",
         "save": "",
+        # Where who starts it keeps its last words.
+        "logfile": "/dev/stderr",
     }
     return [str(server_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]

@@ -1,4 +1,4 @@
-"""Listening sockets: is a port free, and how do several workers share one."""
+"""Listening sockets: is a port free, how do several workers share one, and how is it reached."""
 
 import os
 import socket
@@ -28,3 +28,12 @@ def shared(host: str, port: int) -> socket.socket:
 
 def family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def reachable(host: str) -> str:
+    """An address that a program on this machine can connect to, for one to listen on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

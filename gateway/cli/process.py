@@ -46,9 +46,16 @@ class Process:
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """What it reports on standard output, until it ends."""
         assert self._process.stdout is not None  # noqa: S101
-        async for line in self._process.stdout:
-            with suppress(json.JSONDecodeError):
-                yield json.loads(line)
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+                event = json.loads(line or "null")
+            except (ValueError, RecursionError):  # what it prints besides, and longer than any event is
+                continue
+            if not line:
+                return
+            if isinstance(event, dict):
+                yield event
 
     async def ended(self) -> int:
         return await self._process.wait()

@@ -16,7 +16,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from gateway import redis_address
-from gateway.cli import embedded_redis, keys
+from gateway.cli import embedded_redis, keys, ports
 from gateway.cli.process import Process
 from gateway.redis_channel import RedisUnavailable
 from gateway.redis_link import RedisLink
@@ -144,7 +144,8 @@ class Stack:
         self._report("gateway", time.monotonic() - started)
 
     async def _start_chat(self, port: int) -> None:
-        gateway, started = f"http://{_reachable(self._plan.settings.host)}:{self._plan.settings.port}", time.monotonic()
+        settings, started = self._plan.settings, time.monotonic()
+        gateway = ports.url(ports.reachable(settings.host), settings.port)
         process = await self._spawn(
             "chat", [sys.executable, "-m", "chatbot", "--gateway", gateway, "--port", str(port)]
         )
@@ -236,13 +237,8 @@ async def _try_redis(url: str) -> None:
 
 
 def _answers(host: str, port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=2.0)
+    connection = http.client.HTTPConnection(ports.reachable(host), port, timeout=2.0)
     with suppress(OSError, http.client.HTTPException):
         connection.request("GET", path)
         return connection.getresponse().status == http.client.OK
     return False
-
-
-def _reachable(host: str) -> str:
-    """An address that a program on this machine can connect to, for one to listen on."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound

@@ -69,7 +69,7 @@ def _show(plan: Plan, seconds: float) -> None:
     typer.echo(
         _TRY_IT.format(
             seconds=seconds,
-            gateway=f"http://{settings.host}:{settings.port}",
+            gateway=ports.url(settings.host, settings.port),
             chat=f"http://127.0.0.1:{plan.chat_port}" if plan.chat_port is not None else "off",
             model=settings.models[0] if settings.models else "MODEL",
             logs=settings.home / "logs",
