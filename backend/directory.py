@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -127,7 +127,8 @@ class RedisDirectory:
                 await self._renew(record)
         except (RedisError, OSError) as error:
             if not self._away:
-                log.warning("directory: Redis is away, %s keeps trying: %s", records[0].id, error)
+                # Its words may repeat what was sent, the password too.
+                log.warning("directory: Redis is away (%s), %s keeps trying", type(error).__name__, records[0].id)
             self._away = True
         else:
             if self._away:
@@ -136,12 +137,15 @@ class RedisDirectory:
 
     async def _renew(self, record: Record) -> None:
         key = f"{PREFIX}:replica:{record.id}"
-        before: Any = await self._redis.set(key, json.dumps(asdict(record)), ex=EXPIRY_S, get=True)
+        async with self._redis.pipeline(transaction=True) as transaction:
+            transaction.set(key, json.dumps(asdict(record)), ex=EXPIRY_S, get=True)
+            # With each heartbeat: after one whose answer was lost nobody knows whether it was the first.
+            transaction.sadd(f"{PREFIX}:replicas", record.id)
+            before, added = await transaction.execute()
+        if before is None or added or json.loads(before)["state"] != record.state:
+            await self._redis.publish(f"{PREFIX}:changes", record.id)
         if before is None:
             await self._sweep()
-            await self._redis.sadd(f"{PREFIX}:replicas", record.id)
-        if before is None or json.loads(before)["state"] != record.state:
-            await self._redis.publish(f"{PREFIX}:changes", record.id)
 
     async def _sweep(self) -> None:
         """Takes out the ids of replicas that were killed: their records have expired."""
@@ -158,7 +162,7 @@ class RedisDirectory:
                     transaction.publish(f"{PREFIX}:changes", record.id)
                 await transaction.execute()
         except (RedisError, OSError) as error:
-            log.warning("directory: %s could not leave, its record expires: %s", records[0].id, error)
+            log.warning("directory: %s could not leave (%s), its record expires", records[0].id, type(error).__name__)
         finally:
             await self._redis.aclose()
 
@@ -167,4 +171,4 @@ def connect(url: str | None) -> Directory:
     """The directory at a Redis URL (`redis_address.py` has the forms), or none."""
     if not url:
         return NullDirectory()
-    return RedisDirectory(redis_address.client(url, HEARTBEAT_S, decode_responses=True))
+    return RedisDirectory(redis_address.client(url, HEARTBEAT_S, decode_responses=True, encoding_errors="replace"))

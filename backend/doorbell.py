@@ -42,7 +42,10 @@ class Doorbell:
             try:
                 self._rung = self._ask()
             except (RedisError, OSError) as error:
-                log.warning("%s sleeps and Redis cannot tell of demand: %s", self._records[0].model, error)
+                # Its words may repeat what was sent, the password too.
+                log.warning(
+                    "%s sleeps and Redis cannot tell of demand (%s)", self._records[0].model, type(error).__name__
+                )
                 self._next = time.monotonic() + PATIENCE_S
         return self._rung
 

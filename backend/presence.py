@@ -66,8 +66,11 @@ class Presence:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            await self._measure()
-            await self._tell()
+            for step in (self._measure, self._tell):
+                try:
+                    await step()
+                except Exception:  # a heart that stops takes a replica that is well from everybody
+                    log.exception("%s: a heartbeat went wrong; trying again", self._records[0].id)
 
     async def _measure(self) -> None:
         if self._read_load is None:

@@ -9,6 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -145,6 +146,6 @@ def sample(metrics: str, name: str) -> int:
 
 
 def values(metrics: str, name: str) -> list[float]:
-    """One metric's values, one for each set of labels."""
+    """One metric's values, one for each set of labels, but for those that are NaN or infinite."""
     found = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", metrics, re.MULTILINE)
-    return [float(value) for value in found]
+    return [number for value in found if isfinite(number := float(value))]

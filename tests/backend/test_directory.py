@@ -1,3 +1,4 @@
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -7,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from backend.directory import EXPIRY_S, NullDirectory, Record, State, connect
+from backend.doorbell import Doorbell
 from tests.conftest import RedisServer
 
 RECORD = Record(
@@ -95,6 +97,46 @@ async def test_a_record_that_was_lost_is_announced_anew(redis: Redis, redis_url:
         assert [message["data"] async for message in _until_end(changes)] == ["m-1"]
     assert await redis.smembers(IDS) == {"m-1"}
     await directory.withdraw([RECORD])
+
+
+async def test_a_record_whose_id_is_not_in_the_set_is_announced(redis: Redis, redis_url: str) -> None:
+    """As after a first heartbeat whose answer was lost: Redis has its record, and nobody finds it."""
+    await redis.set(KEY, json.dumps({"state": "ready"}))
+    directory = connect(redis_url)
+    async with redis.pubsub() as changes:
+        await changes.subscribe(CHANGES)
+        await directory.publish([RECORD])
+        await directory.publish([RECORD])
+        await redis.publish(CHANGES, "end")
+        assert [message["data"] async for message in _until_end(changes)] == ["m-1"]
+    assert await redis.smembers(IDS) == {"m-1"}
+    await directory.withdraw([RECORD])
+
+
+async def test_an_id_that_is_no_text_keeps_nobody_out(redis: Redis, redis_url: str) -> None:
+    await redis.sadd(IDS, b"\xff")
+    directory = connect(redis_url)
+    await directory.publish([RECORD])
+    assert await redis.sismember(IDS, "m-1")
+    await directory.withdraw([RECORD])
+
+
+async def _repeats(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As a Redis does that does not know a command: HELLO, which has the password, is newer than some."""
+    while sent := await reader.read(4096):
+        writer.write(b"-ERR unknown command, with args beginning with: " + sent.replace(b"\r\n", b" ") + b"\r\n")
+    writer.close()
+
+
+async def test_no_log_repeats_the_password_of_redis(caplog: pytest.LogCaptureFixture) -> None:
+    async with await asyncio.start_server(_repeats, "127.0.0.1", 0) as server:
+        url = f"redis://user:s3cret@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        directory = connect(url)
+        await directory.publish([RECORD])
+        await directory.withdraw([RECORD])
+        await asyncio.to_thread(Doorbell(url, [RECORD]).rung)
+    assert len(caplog.records) == 3
+    assert "s3cret" not in caplog.text
 
 
 async def test_the_ids_of_replicas_that_were_killed_are_swept(redis: Redis, redis_url: str) -> None:

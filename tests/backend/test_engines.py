@@ -41,6 +41,7 @@ def test_the_load_is_read_from_a_scrape() -> None:
     )
     assert LLAMACPP.load(scrape) == Load(running=3, waiting=3)
     assert LLAMACPP.load("") == Load(running=0, waiting=0)
+    assert LLAMACPP.load("llamacpp:requests_processing NaN\nllamacpp:requests_waiting +Inf\n") == Load()
 
 
 @pytest.mark.parametrize(
