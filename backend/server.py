@@ -1,8 +1,10 @@
 """One engine process, supervised: started under the guard, watched, stopped with its whole process group."""
 
 import asyncio
+import logging
 import os
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self, cast
 
@@ -21,6 +23,8 @@ POLL_S = 0.05
 PROBE_TIMEOUT = aiohttp.ClientTimeout(total=10)
 # Short, for the heartbeat waits for it: a record must not expire because its engine is slow to count.
 LOAD_TIMEOUT = aiohttp.ClientTimeout(total=2)
+
+log = logging.getLogger(__name__)
 
 
 class EngineFailed(RuntimeError):
@@ -74,15 +78,24 @@ class EngineProcess:
         return EngineFailed("\n  ".join([f"the engine of {self._model} {what}: {last}", *self._tail]))
 
     async def _keep_output(self, name: str) -> None:
-        """Copies the engine's output to its log and keeps the last lines for the error that shows them."""
+        """Copies the engine's output to its log and keeps the last lines for the error that shows them.
+
+        An engine whose output nobody reads stands still: without a log that can be written, it is read on.
+        """
         path = home() / "logs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb", buffering=0) as file:
+                await self._read_output(file.write)
+        except OSError as error:
+            log.warning("%s: the engine's log ends here: %s", path, error)
+            await self._read_output(lambda _: None)
+
+    async def _read_output(self, copy: Callable[[bytes], object]) -> None:
         output = cast(asyncio.StreamReader, self._process.stdout)
-        with path.open("wb") as log:
-            while chunk := await output.read(65536):
-                log.write(chunk)
-                log.flush()
-                self._tail.extend(chunk.decode(errors="replace").splitlines())
+        while chunk := await output.read(65536):
+            self._tail.extend(chunk.decode(errors="replace").splitlines())
+            copy(chunk)
 
 
 class EngineServer:

@@ -44,6 +44,21 @@ async def test_an_engine_that_dies_shows_its_last_words(
     assert any("the reason: from the environment" in log.read_text() for log in logs)
 
 
+@pytest.mark.parametrize("fault", ["full", "absent"])
+async def test_an_engine_whose_log_cannot_be_written_goes_on(
+    default_models: dict[str, ModelSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    spec, place = default_models["chat"], Place(LOOPBACK, free_port(), threads=1)
+    monkeypatch.setenv("LLMGW_HOME", str(tmp_path))
+    if fault == "full":
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs" / f"{spec.name}-{place.port}.log").symlink_to("/dev/full")
+    else:
+        (tmp_path / "logs").touch()
+    with pytest.raises(EngineFailed, match=r"exited with status 3: the end"):
+        await EngineServer.start(spec, Script("yes | head -c 1000000; echo the end; exit 3"), place)
+
+
 async def test_an_engine_that_is_never_healthy_is_stopped(default_models: dict[str, ModelSpec]) -> None:
     spec = default_models["chat"].model_copy(update={"start_timeout_s": 0.5})
     with pytest.raises(EngineFailed, match=r"not healthy within 0\.5 s: loading"):
