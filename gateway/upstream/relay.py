@@ -77,7 +77,8 @@ class EventStream:
         self._hide_usage = hide_usage
         self._exchange = exchange
         self._splitter = FrameSplitter()
-        self._unfinished = set(range(choices))
+        self._choices = self._unfinished = choices
+        self._finished: set[int] = set()
         self._error: GatewayError | None = None
 
     async def read(self) -> bytes:
@@ -117,7 +118,8 @@ class EventStream:
             frames = self._looked_into(self._splitter.feed(data))
         if finished := _FINISHED.search(frames):  # and when many came together, those before it are not read
             before = frames.rfind(b"\n\n", 0, finished.start())
-            self._unfinished -= _finished_choices(frames[before + 2 :] if before >= 0 else frames)
+            self._finished |= _finished_choices(frames[before + 2 :] if before >= 0 else frames, self._choices)
+            self._unfinished = self._choices - len(self._finished)
         # What was used is told in the last events, and costs the others nothing.
         if not self._unfinished and b'"usage"' in frames:
             frames = self._last(frames)
@@ -204,17 +206,17 @@ class _Relay:
         return keeps_up and not self._stream.ended
 
 
-def _finished_choices(frames: bytes) -> set[int]:
+def _finished_choices(frames: bytes, choices: int) -> set[int]:
     """The indices of the choices that end in these frames; raises StreamInterrupted where that is no answer's end."""
     finished = set()
     for payload in filter(_FINISHED.search, payloads(frames)):
         try:
             ends = {choice.get("index", 0): choice["finish_reason"] for choice in orjson.loads(payload)["choices"]}
+            finished |= {index for index, reason in ends.items() if reason and 0 <= index < choices}
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise StreamInterrupted("The engine sent a last event that is not valid.") from error
         if not GIVEN_UP.isdisjoint(ends.values()):
             raise StreamInterrupted("The engine has given its answer up. Please try again.")
-        finished |= {index for index, reason in ends.items() if reason}
     return finished
 
 

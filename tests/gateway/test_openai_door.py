@@ -161,7 +161,9 @@ async def test_a_stream_that_failed_ends_in_an_error_and_never_in_done(upstream)
     assert b"[DONE]" not in answer.content
 
 
-@pytest.mark.parametrize(("indices", "whole"), [([0], False), ([0, 0], False), ([1, 0], True)])
+@pytest.mark.parametrize(
+    ("indices", "whole"), [([0], False), ([0, 0], False), ([0, 2], False), ([0, -1], False), ([1, 0], True)]
+)
 async def test_every_choice_has_to_finish(indices, whole):
     ends = [token("", "stop", index) for index in indices]
     answer = await ask(stream(token("a"), *ends, DONE), STREAM | {"n": 2})
