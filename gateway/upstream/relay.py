@@ -55,7 +55,7 @@ class EventStream:
         ended: the engine has said its last word.
         kept: what was given so far; None where it was not to be kept, or is too long.
         usage: what was used, once the engine has told it.
-        events: how often some of them have come: about a token each.
+        events: how many have come: about a token each.
     """
 
     def __init__(
@@ -140,7 +140,10 @@ class EventStream:
             self.ended, frames = True, frames[: done.start()]
         elif b"data:" not in frames:
             self._note_quiet()
-        return frames if frames.count(b"\n\n") == frames.count(b"}\n\n") else self._sound(frames)
+        events = frames.count(b"}\n\n")
+        if events > 1:
+            self.events += events - 1  # that came with the one that is counted already
+        return frames if frames.count(b"\n\n") == events else self._sound(frames)
 
     def _note_quiet(self) -> None:
         """Something has come that is no event: a ping, or a part of one. An engine that only pings has stalled."""
