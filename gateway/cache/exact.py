@@ -9,6 +9,7 @@ Reading costs one command in the request's round trip to Redis, which also leave
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -32,6 +33,9 @@ _TRANSPORT = frozenset({"stream", "stream_options"})
 # How a Redis refuses that would still read: it is full, a replica, lacks some, or cannot write its file.
 _READS_ONLY = ("OOM", "READONLY", "NOREPLICAS", "MISCONF")
 _CLAIM, _STORE = Form("SET", None, None, "NX", "GET", "PX", None), Form("SET", None, None, "EX", None)
+# As orjson writes a number that it read with fewer digits than it had: an integer of more than 64 bits among them. A
+# text that looks like it does no harm.
+_BEYOND = re.compile(rb"e\+[0-9]+[],}]")
 _TAKE = Script(resources.files("gateway.cache").joinpath("take.lua").read_text())
 
 
@@ -153,10 +157,18 @@ def _unheard(_: RedisUnavailable | None) -> None:
     """A Redis that takes no writes still takes these, and one that does not has said so elsewhere."""
 
 
-def cache_key(tenant: str, endpoint: str, revision: str, payload: Mapping[str, Any]) -> str:
-    """One key for requests that ask for the same, however they write it down."""
+def cache_key(tenant: str, endpoint: str, revision: str, payload: Mapping[str, Any], body: bytes = b"") -> str:
+    """One key for requests that ask for the same, however they write it down.
+
+    Args:
+        payload: the request, parsed.
+        body: as it came, which counts where it may have digits that the payload has not.
+    """
     asked = payload
     if not _TRANSPORT.isdisjoint(payload):
         asked = {name: value for name, value in payload.items() if name not in _TRANSPORT}
     canonical = orjson.dumps([tenant, endpoint, revision, asked], option=orjson.OPT_SORT_KEYS)
-    return f"{TAG}:cache:{hashlib.blake2b(canonical, digest_size=32).hexdigest()}"
+    digest = hashlib.blake2b(canonical, digest_size=32)
+    if canonical.find(b"e+") >= 0 and _BEYOND.search(canonical):
+        digest.update(body)
+    return f"{TAG}:cache:{digest.hexdigest()}"

@@ -49,7 +49,7 @@ class Caching:
         allowed = policy(call.payload, sampled=sampled, key=context.cache, cache_control=control)
         if allowed is None:
             return None
-        key = cache_key(context.tenant, call.endpoint, pool.revision, call.payload)
+        key = cache_key(context.tenant, call.endpoint, pool.revision, call.payload, call.body)
         if not allowed.read:
             return Lookup(self, call, allowed, key, None, None)
         hurries = context.until is not None

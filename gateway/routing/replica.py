@@ -76,7 +76,8 @@ class Replica:
         key: the engine's bearer token.
         max_model_len: its context in tokens, None when unknown.
         max_concurrency: how many requests it works on at once, None when unknown.
-        revision: which weights and options it answers with; empty when unknown.
+        revision: which weights and options it answers with, as far as that is known: of a static one, what it is called
+            there.
         tells_usage: a stream of its can be asked what was used.
         capabilities: what its engine can do beside its tasks, as the directory says.
         weight: its share of the requests beside its equals.
@@ -138,7 +139,7 @@ class Replica:
             tasks=frozenset(upstream.tasks),
             max_model_len=upstream.max_model_len,
             max_concurrency=upstream.max_concurrency,
-            revision="",
+            revision=upstream.served_name or "",
             tells_usage=upstream.tells_usage,
             capabilities=frozenset({"continue"}) if upstream.continues else frozenset(),
             weight=upstream.weight,
