@@ -42,7 +42,9 @@ def policy(
     """
     if key == "never":
         return None
-    on = key == "always" or not sampled or payload.get("temperature") == 0 or payload.get("seed") is not None
+    # A seed of -1 is none: vLLM and llama.cpp draw one.
+    fixed = payload.get("temperature") == 0 or payload.get("seed", -1) not in (-1, None)
+    on = key == "always" or not sampled or fixed
     if cache_control is None:
         return FULL if on else None
     max_age_s = None

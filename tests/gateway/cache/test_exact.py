@@ -93,6 +93,7 @@ async def test_a_stream_kept_without_usage_is_no_answer_to_who_asks_for_it(cache
         ({"temperature": 0.7}, None, "bypass"),
         ({"temperature": 0}, None, "hit"),
         ({"seed": 7}, None, "hit"),
+        ({"seed": -1}, None, "bypass"),
         ({"temperature": 0}, "no-store", "bypass"),
         ({"temperature": 0}, "no-cache", "miss"),
         ({"temperature": 0}, "max-age=60", "hit"),
