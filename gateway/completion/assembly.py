@@ -1,5 +1,7 @@
 """A whole answer from the chunks of a stream, and the chunks of a stream from a whole answer.
 
+Where engines leave an index out, the place counts.
+
 Source: https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
@@ -17,8 +19,8 @@ def whole(chunks: Iterable[Json]) -> Json:
     choices: dict[int, Json] = {}
     for chunk in chunks:
         answer |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
-        for part in chunk.get("choices", ()):
-            choice = choices.setdefault(part.get("index", 0), {})
+        for position, part in enumerate(chunk.get("choices", ())):
+            choice = choices.setdefault(part.get("index", position), {})
             delta = part.get("delta")
             _add(choice, part if delta is None else {**part, "delta": None, "message": delta})
     for choice in choices.values():
@@ -37,9 +39,11 @@ def chunks(answer: Json, usage: bool) -> list[Json]:
     if usage:
         common["usage"] = None
     stream: list[Json] = []
-    for choice in answer["choices"]:
-        end = {"index": choice["index"], "finish_reason": choice["finish_reason"]}
+    for position, choice in enumerate(answer["choices"]):
+        index = choice.get("index", position)
+        end = {"index": index, "finish_reason": choice["finish_reason"]}
         said = {name: value for name, value in choice.items() if name not in ("message", "finish_reason")}
+        said["index"] = index
         if "message" in choice:
             said["delta"], end["delta"] = _delta(choice["message"]), {}
         else:
@@ -85,9 +89,10 @@ def _add(into: Json, more: Json) -> None:
 
 
 def _add_calls(known: list[Json], more: list[Json]) -> list[Json]:
-    for part in more:
-        call = next((call for call in known if call["index"] == part["index"]), None)
+    for position, part in enumerate(more):
+        index = part.get("index", position)
+        call = next((call for call in known if call["index"] == index), None)
         if call is None:
-            known.append(call := {})
+            known.append(call := {"index": index})
         _add(call, part)
     return known

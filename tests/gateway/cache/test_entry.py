@@ -74,6 +74,17 @@ def test_several_answers_and_their_logprobs_stay_apart():
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length", "stop"]
 
 
+def test_choices_and_calls_without_an_index_are_told_by_their_place():
+    calls = [{"id": name, "function": {"name": name, "arguments": "{}"}} for name in ("look", "go")]
+    deltas = [{"tool_calls": calls}, {"content": "b"}]
+    parts = [{"delta": delta, "finish_reason": "stop"} for delta in deltas]
+    answer = assembly.whole([{"object": "chat.completion.chunk", "choices": parts}])
+    assert [choice["message"] for choice in answer["choices"]] == deltas
+    stream = assembly.chunks(answer, usage=False)
+    assert [choice["index"] for chunk in stream for choice in chunk["choices"]] == [0, 0, 1, 1]
+    assert [call["index"] for call in stream[0]["choices"][0]["delta"]["tool_calls"]] == [0, 1]
+
+
 def test_text_completions_too():
     parts = [{"index": 0, "text": "a", "finish_reason": None}, {"index": 0, "text": "b", "finish_reason": "stop"}]
     answer = assembly.whole([{"object": "text_completion", "choices": [part]} for part in parts])
