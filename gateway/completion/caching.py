@@ -154,7 +154,12 @@ class Lookup:
             self.holder = found
             return None
         self.holder = None
-        return None if found is None or not self._will_do(found) else self._cached(found, "hit")
+        if found is None:
+            return None
+        if self._will_do(found):
+            return self._cached(found, "hit")
+        self.claim = None  # it was not left, and to renew it would be to prolong what stands there
+        return None
 
     def _cached(self, entry: Entry, outcome: Literal["hit", "semantic"]) -> CachedAnswer:
         self.note(outcome)

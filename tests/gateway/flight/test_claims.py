@@ -83,6 +83,24 @@ async def _later(redis, key: str, than: int) -> bool:
     return await redis.pexpiretime(key) > than
 
 
+async def test_an_answer_that_will_not_do_is_not_prolonged_by_the_one_that_is_made(pair, engine, redis, monkeypatch):
+    key = await _key(pair[0], engine, redis)
+    monkeypatch.setattr("gateway.completion.flight_watch.TICK_S", 0.05)
+    monkeypatch.setattr("gateway.cache.exact.LEASE_MS", 60_000)
+    engine.go.clear()
+    await redis.pexpire(key, 30_000)
+    until = await redis.pexpiretime(key)
+    too_old = pair[0].ask({"cache-control": "max-age=0"}, **STREAM | {"stream_options": {"include_usage": True}})
+    another = pair[0].ask(**STREAM, max_tokens=9)
+    await asyncio.gather(too_old.began.wait(), another.began.wait())
+    (claimed,) = set(await redis.keys("{llmgw}:cache:*")) - {key}
+    renewed = await redis.pexpiretime(claimed)
+    await eventually(lambda: _later(redis, claimed, renewed + 1000))
+    assert await redis.pexpiretime(key) == until
+    engine.go.set()
+    await asyncio.gather(too_old.done(), another.done())
+
+
 async def test_a_redis_that_is_full_still_answers_from_the_cache(pair, engine, redis):
     await _key(pair[0], engine, redis)
     await redis.config_set("maxmemory", 1)
