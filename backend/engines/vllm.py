@@ -91,7 +91,8 @@ class Vllm(Engine):
         return ("embeddings", "score") if spec.task == "embeddings" else super().serves(spec)
 
     def pins_cores(self, spec: "ModelSpec") -> bool:
-        return not spec.resources.num_gpus
+        # Who has a part of a core shares it: as many parts as Ray places there would ask for more cores than it has.
+        return not spec.resources.num_gpus and spec.resources.num_cpus >= 1
 
     def launch(self, spec: "ModelSpec", place: Place) -> Launch:
         options = _options(spec)

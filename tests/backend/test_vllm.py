@@ -134,6 +134,11 @@ def test_a_cpu_replica_has_cores_and_memory_of_its_own() -> None:
     assert not VLLM.pins_cores(model(1))
 
 
+def test_replicas_with_a_part_of_a_core_share_it() -> None:
+    assert not VLLM.pins_cores(model(resources={"num_cpus": 0.5}))
+    assert VLLM.pins_cores(model(resources={"num_cpus": 1.5}))
+
+
 def test_an_adapter_is_a_model_of_its_own() -> None:
     adapters = {"llama-sql": "me/sql-lora", "llama-law": "me/law-lora"}
     spec = model(1, {"adapters": adapters})
