@@ -20,13 +20,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY_BYTES = 64 * 2**20
 # Of each token; the whole vocabulary for each of a thousand tokens would be gigabytes.
 MAX_LOGPROBS = 20
+# llama.cpp looks through the whole vocabulary for each, some 20 ms, in which nobody else is served.
+MAX_BREAKERS = 32
 METRICS_TYPE = "text/plain; version=0.0.4"
 
 
 def application(model: str, max_model_len: int, key: str, slots: Slots, *, embeddings: bool) -> web.Application:
     app = web.Application(middlewares=[_errors, _authorized(key)], client_max_size=BODY_BYTES)
     app.on_cleanup.append(lambda _: slots.close())
-    app.router.add_get("/health", _health)
+    app.router.add_get("/health", _health(slots))
     app.router.add_get("/metrics", _metrics(slots))
     app.router.add_get("/v1/models", _models(model, max_model_len))
     if embeddings:
@@ -60,8 +62,12 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.json_response(Rejected(error.status, error.reason).body, status=error.status)
 
 
-async def _health(_request: web.Request) -> web.StreamResponse:
-    return web.json_response({"status": "ok"})
+def _health(slots: Slots) -> Handler:
+    async def health(_request: web.Request) -> web.StreamResponse:
+        stalled = slots.stalled()
+        return web.json_response({"status": "stalled" if stalled else "ok"}, status=503 if stalled else 200)
+
+    return health
 
 
 def _metrics(slots: Slots) -> Handler:
@@ -129,6 +135,10 @@ async def _body(request: web.Request) -> Json:
     if not isinstance(body, dict):
         raise Rejected(400, "the body must be a JSON object")
     for name in ("logprobs", "top_logprobs", "n_probs"):
-        if isinstance(body.get(name), int) and body[name] > MAX_LOGPROBS:
+        # A float too: llama.cpp takes it as a whole number.
+        if isinstance(body.get(name), int | float) and body[name] > MAX_LOGPROBS:
             raise Rejected(400, f"{name} must be at most {MAX_LOGPROBS}")
+    breakers = body.get("dry_sequence_breakers")
+    if isinstance(breakers, list) and len(breakers) > MAX_BREAKERS:
+        raise Rejected(400, f"dry_sequence_breakers must be at most {MAX_BREAKERS}")
     return body

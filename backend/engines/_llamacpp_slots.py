@@ -8,6 +8,7 @@ with it a chance to be ended, after every step of the prefill as after every tok
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,9 @@ from xllamacpp.xllamacpp import Server
 
 Json = dict[str, Any]
 TOO_LONG = "exceed_context_size_error"
+# One step of a model that is far too large for its cores takes some seconds. A grammar with too many ways to read what
+# was written takes for ever, and every other request waits.
+STALL_S = 60.0
 
 
 class Rejected(Exception):
@@ -33,6 +37,9 @@ class Slots:
         self._parallel = parallel
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="slot")
         self._jobs: set[Future[Any]] = set()
+        self._asker = ThreadPoolExecutor(1, thread_name_prefix="asker")
+        self._question: Future[Any] | None = None
+        self._asked_at = 0.0
 
     def chat(self, request: Json) -> AsyncGenerator[Json, None]:
         """The chunks of a chat completion; see `_events`."""
@@ -61,9 +68,16 @@ class Slots:
         text = await asyncio.to_thread(self._server.handle_metrics)
         return f"{text.rstrip()}\n# TYPE llamacpp:requests_waiting gauge\nllamacpp:requests_waiting {waiting}\n"
 
+    def stalled(self) -> bool:
+        """Whether llama.cpp has made no step for STALL_S, as far as one can tell who asks again and again."""
+        if self._question is None or self._question.done():
+            self._question, self._asked_at = self._asker.submit(self._server.handle_metrics), time.monotonic()
+        return time.monotonic() - self._asked_at > STALL_S
+
     async def close(self) -> None:
         """Waits for the requests that have just been left; none may reach the event loop after its end."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._asker.shutdown, cancel_futures=True)
 
     async def _events(self, handle: Callable[..., None], request: Json) -> AsyncGenerator[Json, None]:
         """The events of one request. Closing the generator, or cancelling the task that reads it, ends the request.

@@ -124,6 +124,8 @@ async def test_a_partial_answer_is_continued(chat_client: httpx.AsyncClient) -> 
         ("/v1/chat/completions", b'{"messages": "text"}', None),
         ("/v1/chat/completions", json.dumps({"messages": HELLO, "max_tokens": "many"}).encode(), None),
         ("/v1/chat/completions", json.dumps({"messages": HELLO, "tools": "hammer"}).encode(), None),
+        ("/v1/completions", json.dumps({"prompt": "a", "n_probs": 1e6}).encode(), None),
+        ("/v1/completions", json.dumps({"prompt": "a", "dry_sequence_breakers": ["a"] * 33}).encode(), None),
         (
             "/v1/chat/completions",
             json.dumps({"messages": [{"role": "user", "content": "word " * 5000}]}).encode(),
