@@ -10,14 +10,15 @@ from gateway.routing.standing import Standing
 
 class RoundRobin:
     def __init__(self) -> None:
-        self._turns: Counter[str] = Counter()
+        self._turns: Counter[tuple[str, int]] = Counter()
 
     def order(
         self, standings: Sequence[Standing], context: RequestContext, prompt: Prompt, now: float
     ) -> Sequence[Standing]:
-        model = standings[0].replica.model
-        turn = self._turns[model] % len(standings)
-        self._turns[model] += 1
+        some = standings[0].replica
+        tier = some.model, some.priority
+        turn = self._turns[tier] % len(standings)
+        self._turns[tier] += 1
         return [*standings[turn:], *standings[:turn]]
 
 

@@ -126,6 +126,14 @@ def test_the_operator_chooses_by_model_and_a_request_for_itself(clock):
             order(router, members, replace(CALLER, policy="fastest"))
 
 
+def test_round_robin_takes_turns_within_each_priority(clock):
+    lower, higher = upstreams(2), [replace(one, id=f"{one.id}-b", priority=1) for one in upstreams(2)]
+    router = Router("round-robin", {}, Metrics(), clock)
+    orders = [order(router, [*lower, *higher]) for _ in range(4)]
+    assert [ordered[0] for ordered in orders] == [*lower, *lower]
+    assert [ordered[2] for ordered in orders] == [*higher, *higher]
+
+
 @pytest.mark.parametrize(("default", "by_model"), [("best", {}), ("affinity", {"m": "best"})])
 def test_a_policy_that_there_is_not_stops_the_start(default, by_model):
     with pytest.raises(ConfigError, match="no routing policy 'best', only affinity, balanced, round-robin"):
