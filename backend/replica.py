@@ -11,7 +11,6 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import aiohttp
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -91,19 +90,10 @@ class EngineReplica:
                 quiet = 0
                 # Twice, for what has just ended may still be on its way out.
                 while quiet < 2:
-                    quiet = 0 if await self._busy() else quiet + 1
+                    quiet = 0 if await self._server.busy() else quiet + 1
                     await asyncio.sleep(DRAIN_POLL_S)
         except TimeoutError:
             log.warning("%s: stopped with requests under way after %g s", self._spec.name, self._spec.drain_timeout_s)
-
-    async def _busy(self) -> bool:
-        try:
-            load = await self._server.load()
-        except TimeoutError:
-            return True
-        except aiohttp.ClientError:  # it is gone, and with it what it worked on
-            return False
-        return load.running + load.waiting > 0
 
 
 async def _first(*works: Coroutine[Any, Any, Any]) -> Any:

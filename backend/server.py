@@ -155,6 +155,16 @@ class EngineServer:
         async with self.http.get(url, headers=self._key, timeout=LOAD_TIMEOUT, raise_for_status=True) as response:
             return self._engine.load(await response.text())
 
+    async def busy(self) -> bool:
+        """Whether it has something to do, and will end it: one that is gone or stands still does not."""
+        try:
+            load = await self.load()
+        except TimeoutError:
+            return self._process.running and await self._probe()
+        except aiohttp.ClientError:
+            return False
+        return load.running + load.waiting > 0
+
     async def stop(self) -> None:
         """Ends the engine. Idempotent."""
         await self.http.close()

@@ -1,9 +1,13 @@
+import asyncio
 import os
 import signal
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from backend.engines import engines
 from backend.engines.base import Engine, Launch, Load, Place
@@ -83,3 +87,31 @@ async def test_a_killed_engine_fails_its_health_check(default_models: dict[str, 
             await server.check()
     finally:
         await server.stop()
+
+
+class Alive:
+    """A process that has not ended."""
+
+    running = True
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_an_engine_that_tells_no_load_is_busy_while_it_is_healthy(
+    monkeypatch: pytest.MonkeyPatch, engine_environment: Path, *, well: bool
+) -> None:
+    monkeypatch.setattr("backend.server.LOAD_TIMEOUT", aiohttp.ClientTimeout(total=0.1))
+
+    async def health(_: web.Request) -> web.Response:
+        return web.Response(status=200 if well else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        await asyncio.sleep(300)
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_get("/health", health)
+    app.router.add_get("/metrics", metrics)
+    async with TestServer(app, handler_cancellation=True) as there:
+        engine = EngineServer(Script(""), Alive(), str(there.make_url("")).rstrip("/"))  # type: ignore[arg-type]
+        async with engine.http:
+            assert await engine.busy() is well
