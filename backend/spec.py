@@ -23,6 +23,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from backend import strict_yaml
 from backend.engines import engines
 
 
@@ -183,7 +184,7 @@ class ClusterSpec(StrictModel):
         """
         source = path or files("backend").joinpath("default.yaml")
         try:
-            data = yaml.safe_load(source.read_text(encoding="utf-8"))
+            data = strict_yaml.load(source.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date or number that is none
             raise SpecError(f"{source}: {' '.join(str(error).split())}") from error
         if not isinstance(data, dict):

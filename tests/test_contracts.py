@@ -49,6 +49,11 @@ def test_both_find_redis_in_the_same_way(module):
     assert gateway.read_text().replace("from gateway.", "from backend.") == backend.read_text()
 
 
+def test_both_read_yaml_in_the_same_way():
+    gateway, backend = ROOT / "gateway" / "settings" / "strict_yaml.py", ROOT / "backend" / "strict_yaml.py"
+    assert gateway.read_text() == backend.read_text()
+
+
 def test_both_mean_the_same_model_by_its_public_name(tmp_path):
     path = tmp_path / "cluster.yaml"
     common = "engine: llamacpp, source: /m.gguf, max_model_len: 128"

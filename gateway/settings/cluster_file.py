@@ -6,6 +6,8 @@ from typing import Any
 import yaml
 from pydantic_settings import BaseSettings, InitSettingsSource
 
+from gateway.settings import strict_yaml
+
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names the place and the remedy."""
@@ -20,7 +22,7 @@ class ClusterFile(InitSettingsSource):
     @staticmethod
     def _read(path: Path) -> dict[str, Any]:
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            document = strict_yaml.load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date or number that is none
             raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
         document = {} if document is None else document

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from backend.sources import MissingModel, locate
 from backend.spec import ClusterSpec, ModelSpec, SpecError, Task
 
 MODEL = {"name": "m", "engine": "llamacpp", "source": "/m.gguf", "max_model_len": 128}
+TWICE = f"models: [{MODEL | {'name': 'first'}!r}]\nmodels: [{MODEL!r}]\n"
 
 
 def test_the_packaged_default_serves_chat_and_embeddings_on_two_cores() -> None:
@@ -56,7 +58,7 @@ def test_a_wrong_field_is_one_line_with_file_and_field(tmp_path: Path, change: d
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "models: [", "models: []", "ray: {}", "models: 2026-02-30"])
+@pytest.mark.parametrize("text", ["", "[1, 2]", "models: [", "models: []", "ray: {}", "models: 2026-02-30", TWICE])
 def test_a_file_that_is_no_cluster_is_one_line(tmp_path: Path, text: str) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(text)
@@ -64,6 +66,13 @@ def test_a_file_that_is_no_cluster_is_one_line(tmp_path: Path, text: str) -> Non
         ClusterSpec.load(file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_merged_into_a_mapping_may_be_said_anew(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    models = f"- &first {json.dumps(MODEL)}\n  - &second {{<<: *first, name: b, route_prefix: /b}}\n"
+    file.write_text(f"models:\n  {models}  - {{<<: *second, name: c, route_prefix: /c}}\n")
+    assert [spec.name for spec in ClusterSpec.load(file).models] == [MODEL["name"], "b", "c"]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_another_address_than_loopback_needs_keys_or_a_word(values):
         (b"gateway: {prot: 1}", "prot"),
         (b"\xff\xfe", "cluster.yaml"),
         (b"models: 2026-02-30", "cluster.yaml"),
+        (b"gateway: {port: 1}\nmodels: []\ngateway: {port: 2}", "'gateway' is there twice.* line 3"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why_in_one_line(tmp_path, content, words):
