@@ -94,6 +94,23 @@ async def test_a_long_text_is_summarized_in_parts_that_fit() -> None:
     assert 1 < model.most <= CONCURRENCY
 
 
+@pytest.mark.parametrize(("mark", "rest"), [("\n\n", " and\n"), ("\n", " "), (" ", "-")])
+async def test_a_part_ends_where_a_paragraph_does_or_a_line_or_a_word(mark: str, rest: str) -> None:
+    model = Counting(limit=4_000)
+    unit = rest.join(["word"] * 60)
+    await summarize.build(model, Services(1_024)).ainvoke({"text": mark.join([unit] * 40)})
+    parts = model.texts[:-1]
+    assert len(parts) > 2
+    assert {piece for part in parts for piece in part.split(mark)} == {unit}
+
+
+async def test_a_book_for_a_model_with_a_large_context_is_cut_in_no_time_to_speak_of() -> None:
+    model = Counting(limit=1_000_000)
+    async with asyncio.timeout(20):  # which took most of a minute, with nobody else served
+        await summarize.build(model, Services(131_072)).ainvoke({"text": "word " * 200_000})
+    assert len(model.texts) > 2
+
+
 async def test_summaries_that_are_still_too_long_are_summarized_again() -> None:
     model = Counting(limit=4_000, answer="still quite long " * 40)
     text = "word " * 40_000
