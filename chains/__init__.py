@@ -25,6 +25,9 @@ class Services(Protocol):
             model: a model's name, or empty for the default.
         """
 
+    def at_once(self, most: int) -> int:
+        """Of up to `most` model calls, how many a run may make at once: no more than its caller may have open."""
+
     def remembering(self, chain: Chain, question: str, history: str) -> Chain:
         """The chain with a memory, for runs with a `session_id` in their config's `configurable`.
 

@@ -26,7 +26,7 @@ PROMPT_TOKENS = 64
 # wanted.
 SUMMARY_SHARE = 8
 
-# Parts of one text that are with the model at the same time.
+# Parts of one text that are with the model at the same time, where the caller may have as many.
 CONCURRENCY = 8
 
 # A part that is refused at this length will not fit in any smaller one either.
@@ -55,7 +55,8 @@ def build(model: Model, services: Services) -> Chain:
         answer = min(task.get("max_tokens") or context, context // SUMMARY_SHARE)
         summary: Chain = PROMPT | model.bind(max_tokens=answer) | StrOutputParser()
         part_chars = (context - answer - PROMPT_TOKENS) * CHARS_PER_TOKEN
-        async for chunk in _Reduction(summary, config, part_chars).stream(task["text"]):
+        slots = asyncio.Semaphore(services.at_once(CONCURRENCY))
+        async for chunk in _Reduction(summary, config, part_chars, slots).stream(task["text"]):
             yield chunk
 
     chain: Runnable[Any, Any] = RunnableLambda(summarize)
@@ -68,13 +69,14 @@ class _Reduction:
     Args:
         summary: summarizes a text that fits the model.
         part_chars: how long a text may be to fit, by estimate.
+        slots: for parts that are with the model at the same time.
     """
 
-    def __init__(self, summary: Chain, config: RunnableConfig, part_chars: int) -> None:
+    def __init__(self, summary: Chain, config: RunnableConfig, part_chars: int, slots: asyncio.Semaphore) -> None:
         self._summary = summary
         self._config = config
         self._part_chars = part_chars
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._slots = slots
 
     async def stream(self, text: str) -> AsyncIterator[str]:
         """The summary, as it is written.

@@ -17,6 +17,7 @@ from gateway.bridge.config_hash import decode
 from gateway.bridge.discovery import discover
 from gateway.bridge.langchain import GatewayChatModel
 from gateway.bridge.memory import Remembering
+from gateway.bridge.places import at_once
 from gateway.completion.call import CompletionPath
 from gateway.errors import NotFound, UnprocessableInput
 from gateway.sessions.store import Sessions
@@ -88,6 +89,9 @@ class _Services:
         caller = context.current.get()
         pool = self._catalog.model(model, caller) if model else self._catalog.default("chat", caller)
         return pool.max_model_len
+
+    def at_once(self, most: int) -> int:
+        return at_once(most)
 
     def remembering(self, chain: chains.Chain, question: str, history: str) -> chains.Chain:
         return Remembering(chain, question, history, self._sessions, self.context_size)

@@ -13,6 +13,7 @@ from langchain_core.tracers.log_stream import LogStreamCallbackHandler, RunLogPa
 from langserve.serialization import WellKnownLCSerializer
 
 from gateway.bridge.event_stream import event
+from gateway.bridge.places import divided
 
 Chain = Runnable[Any, Any]
 Chunks = AsyncGenerator[Any]
@@ -23,9 +24,14 @@ _MODEL_ANSWERS = {"on_chat_model_stream", "on_chat_model_end", "on_llm_stream", 
 
 async def batch(chain: Chain, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> list[Any]:
     """All outputs, in order. The first failure stops the rest, which `abatch` would let run on."""
+    places = divided(len(inputs))
+
+    async def run(input_: Any, config: RunnableConfig) -> Any:
+        async with places:
+            return await chain.ainvoke(input_, config)
+
     async with asyncio.TaskGroup() as group:
-        runs = zip(inputs, configs, strict=True)
-        tasks = [group.create_task(chain.ainvoke(input_, config)) for input_, config in runs]
+        tasks = [group.create_task(run(*of)) for of in zip(inputs, configs, strict=True)]
     return [task.result() for task in tasks]
 
 

@@ -7,6 +7,8 @@ that `config_schema` names; other fields are ignored, as LangServe does.
 Errors before the first event have their own status and the gateway's error body: 422 for input that does not fit, the
 model's own otherwise (404, 400 for a prompt too long, 503). Later ones are an `error` event.
 
+Of a batch as many inputs run at once as the key may have answers open.
+
 Limits: 256 inputs in a batch, 64 levels of JSON, 10,000 items in all lists of a request together and members in one
 object, a config hash of 2,048 characters and 16,384 inflated.
 """

@@ -62,6 +62,9 @@ class Services:
     def context_size(self, model: str) -> int | None:
         return self.size
 
+    def at_once(self, most: int) -> int:
+        return most
+
 
 async def test_a_short_text_takes_one_call_and_is_streamed() -> None:
     model = Counting(limit=10_000)
