@@ -127,7 +127,7 @@ class RequestParser:
             self._body_skipped = False
             self._parser = httptools.HttpRequestParser(_BodyOnly(self))
             self._parser.feed_data(b"POST / HTTP/1.1\r\n" + self._head.framing() + b"\r\n")
-            self._parser.feed_data(rest)
+            self._feed(rest)
 
     def _too_large(self) -> HeadTooLarge:
         return HeadTooLarge(f"The request's headers are larger than {self._max_head_bytes} bytes.")
