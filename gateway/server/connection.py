@@ -18,10 +18,11 @@ from uvicorn.server import ServerState
 from gateway.errors import GatewayError
 from gateway.server.bounds import Bounds
 from gateway.server.exchange import Exchange
+from gateway.server.lingering import LingeringClose
 from gateway.server.request_body import RequestBody
 from gateway.server.request_head import RequestHead
 from gateway.server.request_parser import RequestParser
-from gateway.server.response_head import ResponseHead
+from gateway.server.response_head import refusal
 
 
 class ClientConnection(asyncio.Protocol):
@@ -167,7 +168,10 @@ class ClientConnection(asyncio.Protocol):
     def answered(self, exchange: Exchange) -> None:
         self._open.popleft()
         if not exchange.keep_alive:
-            self.close()
+            if self._receiving is None:
+                self.close()
+            else:
+                self._linger()
             return
         self.read_on()
         if self._open:
@@ -196,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
         """The worker stops: finish what is being answered, then close."""
         if self._open:
             self._last_request()
-        else:
+        elif not self._deaf:  # else it is ending
             self.close()
 
     def _begin(self, exchange: Exchange) -> None:
@@ -217,14 +221,16 @@ class ClientConnection(asyncio.Protocol):
                 self._receiving.body.fail(error)
             return
         if self._receiving is None:
-            body = error.body()
-            headers = (
-                *self.default_headers,
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-            )
-            self.write(ResponseHead(error.status, headers, "", "1.1", keep_alive=False).data + body)
-        self.close()
+            self.write(refusal(error, self.default_headers))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Closes behind the last answer, once a client that still sends has got it."""
+        if not self._closed:
+            self._deaf = True
+            self.read_on()
+            self._deadline = self._loop.time() + self._bounds.body_s
+            LingeringClose(self, self._transport, self._bounds)
 
     def _on_timer(self) -> None:
         """One lazy timer a connection: it looks at the deadline when it fires, and requests only move the deadline."""

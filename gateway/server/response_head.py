@@ -6,6 +6,8 @@ Source: https://www.rfc-editor.org/rfc/rfc9112#name-message-body
 import http
 from collections.abc import Sequence
 
+from gateway.errors import GatewayError
+
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in http.HTTPStatus}
 Headers = Sequence[tuple[bytes, bytes]]
 _BODILESS = frozenset({204, 304})
@@ -57,3 +59,10 @@ class ResponseHead:
         lines.append(b"\r\n")
         self.data = b"\r\n".join(lines)
         self.silent, self.chunked, self.length, self.keep_alive = silent, chunked, length, keep_alive
+
+
+def refusal(error: GatewayError, headers: Headers) -> bytes:
+    """The answer to what is no request: the last of its connection."""
+    body = error.body()
+    headers = (*headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+    return ResponseHead(error.status, headers, "", "1.1", keep_alive=False).data + body
