@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from gateway.errors import GatewayError
 from gateway.server.bounds import Bounds
+from gateway.server.departure import has_left
 from gateway.server.exchange import Exchange
 from gateway.server.lingering import LingeringClose
 from gateway.server.request_body import RequestBody
@@ -238,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
         if unread == 0 or unread < self._unread:
             self._read_at = now
         self._unread = unread
-        if now - self._read_at >= bounds.stalled_s:
+        if now - self._read_at >= bounds.stalled_s or (not self._reading and has_left(self._transport)):
             self._transport.abort()
             return
         if now >= self._deadline and not unread:
