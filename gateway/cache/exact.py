@@ -55,6 +55,7 @@ class ExactCache:
         self.on = link is not None and ttl_s > 0
         self._link = link if ttl_s else None
         self._ttl_s = ttl_s
+        self._refuses = False  # to write, as far as is known: a claim would only cost a second round trip
         self._metrics = metrics
         # Apart: a Redis that is full still answers.
         self._reads = RedisPart("cache", metrics, log, "the cache is in use", "the cache is not in use", link)
@@ -73,7 +74,7 @@ class ExactCache:
         if self._link is None:
             return None
         try:
-            if claim is None:
+            if claim is None or self._refuses:
                 return self._link.call("GET", key)
             return self._link.send(_CLAIM.packed(key.encode(), claim.data, b"%d" % LEASE_MS))
         except RedisUnavailable as error:
@@ -93,7 +94,7 @@ class ExactCache:
             except RedisUnavailable as error:
                 if not str(error).startswith(_READS_ONLY):
                     raise
-                self._writes.fails(error)  # a claim is a write
+                self._written(error)  # a claim is a write
                 data = await self._link.call("GET", key)
         except RedisUnavailable as error:
             self._reads.fails(error)
@@ -147,6 +148,7 @@ class ExactCache:
         return True
 
     def _written(self, error: RedisUnavailable | None) -> None:
+        self._refuses = error is not None and str(error).startswith(_READS_ONLY)
         if error is None:
             self._writes.works()
         else:
