@@ -33,15 +33,16 @@ class Answer(ABC):
         headers: what the response tells of it.
         waited_s: how long engines took until it began, and the queue before them, in seconds.
         foreign: it is another model's than the one that was asked.
+        updated: the model has got another revision since it was asked.
     """
 
-    __slots__ = ("foreign", "headers", "stream", "waited_s")
+    __slots__ = ("foreign", "headers", "stream", "updated", "waited_s")
 
     def __init__(self, *, stream: bool, headers: Sequence[tuple[bytes, bytes]] = (), waited_s: float = 0.0) -> None:
         self.stream = stream
         self.headers = headers
         self.waited_s = waited_s
-        self.foreign = False
+        self.foreign = self.updated = False
 
     @abstractmethod
     async def body(self) -> bytes:

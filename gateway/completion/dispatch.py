@@ -66,7 +66,7 @@ class Dispatch:
         """The first answer that a replica begins, of this model or of one that stands in for it."""
         rules = self._rules.of(pool.model)
         rules.budget.earn()
-        errand = Errand(call, context, rules.timeouts.total)
+        errand = Errand(call, context, rules.timeouts.total, pool.revision)
         first = self._first(pool, rules, errand, ended)
         return self._or_another(first, pool, errand, ended) if rules.fallbacks else first
 
@@ -146,7 +146,7 @@ class Dispatch:
             part.ended = ended
         else:
             answer = ResumableAnswer(part, call, partial(self._go_on, pool, rules, errand), ended)
-        answer.headers, answer.foreign = told, foreign
+        answer.headers, answer.foreign, answer.updated = told, foreign, pool.revision != errand.revision
         answer.waited_s = errand.engine_s + errand.queued_s
         return answer
 
@@ -155,14 +155,15 @@ class Dispatch:
         errand.resuming = True
         if errand.replica is not None:
             errand.spend(errand.replica)
-        replicas = (self._arrivals.known(pool.model) or pool).replicas.get(call.task, ())
-        able = [replica for replica in replicas if replica.continues]
+        pool = self._arrivals.known(pool.model) or pool
+        able = [replica for replica in pool.replicas.get(call.task, ()) if replica.continues]
         for replica in self._candidates(pool, able, errand, call) if not errand.late else ():
             try:
                 part = await self._ask(replica, call, rules, errand, keep=False)
             except GatewayError as error:
                 self._noted(error, replica, pool, errand)
             else:
+                part.updated = pool.revision != errand.revision
                 self._metrics.resumes.labels(pool.model).inc()
                 log.info("replica %s goes on with an answer of '%s'", replica.id, pool.model)
                 return part

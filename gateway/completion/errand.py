@@ -39,17 +39,19 @@ class Errand:
         replica: the last that was asked.
         spent: ids of replicas that are not to be asked again.
         failure: of the model, the one that says most; None while there is none.
+        revision: of the model that was asked, when it was.
         resuming: it is now asked for the rest of an answer.
     """
 
     __slots__ = (
         "_costs", "_faults", "_silent", "asked", "call", "context", "engine_s", "failure", "queued_s", "replica",
-        "resuming", "spent", "until",
+        "resuming", "revision", "spent", "until",
     )  # fmt: skip
 
-    def __init__(self, call: Call, context: RequestContext, total_s: float) -> None:
+    def __init__(self, call: Call, context: RequestContext, total_s: float, revision: str) -> None:
         self.call = call
         self.context = context
+        self.revision = revision
         self.asked = 0
         self.engine_s = 0.0
         self.queued_s = 0.0

@@ -81,6 +81,7 @@ class ResumableAnswer(Answer):
         except GatewayError as error:
             log.info("a broken answer of %s cannot be gone on with: %s", self._call.model, error)
             raise failure from error
+        self.updated = self.updated or self._part.updated
         self._seam = Seam(said, used_up=is_used_up(self._call, said))
         return continued(self._seam.join(self._part.events()), self._later)
 

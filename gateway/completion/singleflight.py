@@ -148,8 +148,8 @@ class SingleFlight:
             raise
         asked.lookup.note("miss")
         flight.headers, flight.waited_s = answer.headers, answer.waited_s
-        if answer.foreign:
-            self._flights.close(flight, foreign=True)
+        if answer.foreign or answer.updated:
+            self._flights.close(flight, foreign=answer.foreign)
         if answer.stream:
             complete = partial(self._complete, flight, asked, answer)
             return LedAnswer(answer, flight, complete, partial(self._fail, flight))
@@ -186,7 +186,7 @@ class SingleFlight:
 
     def _complete(self, flight: Flight, asked: Asked, answer: Answer) -> None:
         """All of it is there. Nobody who asks this model again should get another's word for it: that is not kept."""
-        entry = None if answer.foreign else flight.entry()
+        entry = None if answer.foreign or answer.updated else flight.entry()
         kept = entry is not None and asked.lookup.keep(entry)
         flight.end()
         self._flights.forget(flight)

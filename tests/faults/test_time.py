@@ -90,5 +90,5 @@ async def test_all_that_a_request_asks_for_has_one_deadline() -> None:
     """A chain's calls, and the models that stand in for each other."""
     context = RequestContext("r", until=asyncio.get_running_loop().time() + 5)
     call = Call.of(Endpoint.CHAT, {"model": "m", **ASK})
-    assert {Errand(call, context, total_s).until for total_s in (EVER, 60.0)} == {context.until}
-    assert Errand(call, context, 1.0).until < context.until
+    assert {Errand(call, context, total_s, "").until for total_s in (EVER, 60.0)} == {context.until}
+    assert Errand(call, context, 1.0, "").until < context.until

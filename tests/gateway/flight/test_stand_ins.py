@@ -1,4 +1,4 @@
-"""Answers of another model than the one that was asked."""
+"""Answers of another model than the one that was asked, or of another revision of it."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ import pytest
 
 from gateway.settings import Key
 from tests.gateway.cache.conftest import whole
-from tests.gateway.flight.conftest import STREAM, WHOLE, Gateway, gateways, looked_up, published
+from tests.gateway.flight.conftest import STREAM, WHOLE, Gateway, gateways, looked_up, published, running_engine
 from tests.gateway.raw_server import raw_server, sized
-from tests.gateway.records import join
+from tests.gateway.records import join, leave
 from tests.polling import eventually
 
 WHERE = pytest.mark.parametrize("where", [0, 1], ids=["the same worker", "another worker"])
@@ -68,3 +68,40 @@ async def _heard(redis) -> bool:
 
 async def _unclaimed(redis) -> bool:
     return await redis.keys("{llmgw}:cache:*") == []
+
+
+async def test_an_answer_is_not_kept_for_a_revision_that_did_not_give_it(engine, redis, redis_server):
+    """Who waits for a model that is updated in place gets the new one's, and so does who follows."""
+    async with running_engine() as old, gateways(old, redis, redis_server.url, replica_wait_s=30) as pair:
+        asked = {"model": "updated", **STREAM}
+        await join(redis, "old", model="updated", url=old.url, revision="1")
+        await _has_replicas(pair, 1)
+        await leave(redis, "old")
+        await _has_replicas(pair, 0)
+        askers = [pair[0].ask(**asked)]
+        await looked_up(redis, 1)
+        askers += [pair[0].ask(**asked), pair[1].ask(**asked)]
+        await looked_up(redis, 3)
+        await eventually(lambda: _heard(redis))
+        await join(redis, "new", model="updated", url=engine.url, revision="2")
+        for asker in askers:
+            await asker.began.wait()
+        await eventually(lambda: _unclaimed(redis))
+        engine.go.set()
+        assert [await asker.done() for asker in askers] == [engine.text(1)] * 3
+        await leave(redis, "new")
+        await _has_replicas(pair, 0)
+        await join(redis, "old", model="updated", url=old.url, revision="1")
+        await _has_replicas(pair, 1)
+        old.padding = "of the old one"
+        old.go.set()
+        again = pair[0].ask(**asked)
+        assert (await again.done(), again.cache) == (old.text(1), "miss")
+
+
+async def _has_replicas(pair: list[Gateway], count: int) -> None:
+    async def so() -> bool:
+        texts = [(await gateway.client.get("/metrics")).text for gateway in pair]
+        return all(text.count('llmgw_replicas{model="updated"} 1.0') == count for text in texts)
+
+    await eventually(so)
