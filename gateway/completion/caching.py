@@ -73,6 +73,7 @@ class Lookup:
 
     question: Question | None = None
     hurries = False
+    _noted = False
 
     def __init__(
         self,
@@ -147,6 +148,10 @@ class Lookup:
         return kept
 
     def note(self, outcome: CacheOutcome) -> None:
+        """Counts the request: once, also where it loses what it shared, and has to be answered anew."""
+        if self._noted:
+            return
+        self._noted = True
         self._caching.metrics.note_cache(outcome)
 
     def _answer(self, found: Entry | Claim | None) -> CachedAnswer | None:

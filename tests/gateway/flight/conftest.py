@@ -153,10 +153,11 @@ class Gateway:
     def ask(self, headers: dict | None = None, **fields) -> Asker:
         return Asker(self.client, fields, headers)
 
-    async def shared(self) -> int:
-        """How many answers it has taken from a flight; counted once the answer begins."""
+    async def counted(self) -> dict[str, int]:
+        """How many answers came from where; counted once the answer begins."""
         lines = (await self.client.get("/metrics")).text.splitlines()
-        return next((int(float(line.split()[-1])) for line in lines if 'cache="shared"' in line), 0)
+        told = [line.split('"') for line in lines if line.startswith("llmgw_cache_answers_total{")]
+        return {outcome: int(float(count.split()[-1])) for _, outcome, count in told}
 
     async def notices(self) -> None:
         """Returns once it has seen what happened before on its other connections, such as that a client is gone."""

@@ -139,6 +139,7 @@ async def test_redis_that_dies_in_mid_flight_leaves_nobody_waiting(pair, engine,
     engine.go.set()
     assert [_events(await asker.done()) for asker in askers] == [_events(engine.text(1))] * 4
     assert engine.asked == 2
+    assert await pair[1].counted() == {"hit": 0, "semantic": 0, "shared": 2, "miss": 0}
 
 
 async def test_without_redis_the_requests_of_a_worker_still_share(pair, engine, redis_server):

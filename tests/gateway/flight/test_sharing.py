@@ -244,4 +244,4 @@ async def test_outcomes_are_counted(pair, engine, where):
     await second.began.wait()
     engine.go.set()
     await asyncio.gather(first.done(), second.done())
-    assert await pair[where].shared() == 1
+    assert (await pair[where].counted())["shared"] == 1
