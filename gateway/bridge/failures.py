@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from langchain_core.exceptions import ContextOverflowError
 
-from gateway.errors import ContextLengthExceeded, GatewayError, UnprocessableInput
+from gateway.errors import ContextLengthExceeded, GatewayError, UnprocessableInput, UpstreamFailed
 from skills import InvalidArgument
 
 
@@ -40,3 +40,12 @@ def published() -> Iterator[None]:
         if found is None:
             raise
         raise found from error
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Raises UpstreamFailed where the block cannot read what an engine has answered."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UpstreamFailed("The engine's answer does not have OpenAI's form.") from error

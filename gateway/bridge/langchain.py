@@ -31,6 +31,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SkipValidation
 
 from gateway import context
+from gateway.bridge.failures import understood
 from gateway.completion.answer import Answer
 from gateway.completion.call import CompletionPath
 from gateway.completion.endpoint import Endpoint
@@ -180,10 +181,11 @@ def _reasoning(message: dict[str, Any]) -> dict[str, Any]:
     return {"reasoning_content": text} if text else {}
 
 
+@understood()
 def _result(body: dict[str, Any]) -> ChatResult:
     usage = _usage(body["usage"]) if body.get("usage") else None
     generations = []
-    for choice in body["choices"]:
+    for choice in (body["choices"][0], *body["choices"][1:]):  # LangChain counts on one
         calls, broken = _tool_calls(choice["message"])
         message = AIMessage(
             content=choice["message"].get("content") or "",
@@ -197,6 +199,7 @@ def _result(body: dict[str, Any]) -> ChatResult:
     return ChatResult(generations=generations)
 
 
+@understood()
 def _chunk(event: dict[str, Any]) -> ChatGenerationChunk | None:
     """One stream event as a chunk; None for an event that carries nothing (the first one, with the role alone)."""
     choice: dict[str, Any] = next(iter(event["choices"]), {})

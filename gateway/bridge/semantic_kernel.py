@@ -31,6 +31,7 @@ from semantic_kernel.contents import (
 import skills
 from gateway import context
 from gateway.bridge.discovery import discover
+from gateway.bridge.failures import understood
 from gateway.completion.answer import Answer
 from gateway.completion.call import CompletionPath
 from gateway.completion.endpoint import Endpoint
@@ -67,16 +68,14 @@ class GatewayChatCompletion(ChatCompletionClientBase):
         self, chat_history: ChatHistory, settings: PromptExecutionSettings
     ) -> list[ChatMessageContent]:
         async with aclosing(await self._send(chat_history, settings, stream=False)) as answer:
-            body = await answer.json()
-        return [_message(body, choice) for choice in body["choices"]]
+            return _messages(await answer.json())
 
     async def _inner_get_streaming_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, function_invoke_attempt: int = 0
     ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
         async with aclosing(await self._send(chat_history, settings, stream=True)) as answer:
             async for event in answer.events():
-                choices: list[dict[str, Any]] = event["choices"] or [{}]
-                yield [_chunk(event, choice, function_invoke_attempt) for choice in choices]
+                yield _chunks(event, function_invoke_attempt)
 
     async def _send(self, history: ChatHistory, settings: PromptExecutionSettings, *, stream: bool) -> Answer:
         caller = context.current.get()
@@ -136,6 +135,11 @@ def _finish_reason(choice: dict[str, Any]) -> FinishReason | None:
     return FinishReason(reason) if reason in set(FinishReason) else None
 
 
+@understood()
+def _messages(body: dict[str, Any]) -> list[ChatMessageContent]:
+    return [_message(body, choice) for choice in (body["choices"][0], *body["choices"][1:])]
+
+
 def _message(body: dict[str, Any], choice: dict[str, Any]) -> ChatMessageContent:
     items: list[Any] = _tool_calls(choice["message"])
     if text := choice["message"].get("content"):
@@ -147,6 +151,11 @@ def _message(body: dict[str, Any], choice: dict[str, Any]) -> ChatMessageContent
         ai_model_id=body["model"],
         metadata={"usage": body.get("usage")},
     )
+
+
+@understood()
+def _chunks(event: dict[str, Any], attempt: int) -> list[StreamingChatMessageContent]:
+    return [_chunk(event, choice, attempt) for choice in event["choices"] or [{}]]
 
 
 def _chunk(event: dict[str, Any], choice: dict[str, Any], attempt: int) -> StreamingChatMessageContent:
