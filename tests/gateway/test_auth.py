@@ -4,6 +4,7 @@ import hashlib
 
 import httpx
 import pytest
+from openapi_spec_validator import validate
 
 from gateway.app import create_app
 from gateway.middleware.auth import PUBLIC_PATHS
@@ -24,7 +25,7 @@ def entry(name: str, key: str, **values) -> dict:
 @pytest.fixture(scope="module")
 async def app():
     upstreams = [{"model": model, "url": "http://127.0.0.1:9"} for model in ("open", "secret")]
-    keys = [entry("alice", ALICE), entry("bob", BOB, models=["open"])]
+    keys = [entry("alice", ALICE), entry("bob", BOB, models=["open"], chains=["chat"])]
     return create_app(Settings.load(keys=keys, upstreams=upstreams))
 
 
@@ -156,3 +157,14 @@ async def test_insecure_serves_any_host():
     app = create_app(Settings.load(host="0.0.0.0", insecure=True))
     async with served(app) as base, httpx.AsyncClient(base_url=base) as client:
         assert (await client.get("/v1/models", headers={"host": "gateway.example"})).status_code == 200
+
+
+async def test_the_document_tells_a_key_of_the_chains_that_it_may_call(client):
+    async def document(key: str) -> dict:
+        return (await client.get("/openapi.json", headers={"x-api-key": key})).json()
+
+    every, own = await document(ALICE), await document(BOB)
+    assert "SummarizeInput" in str(every)
+    assert "summarize" not in str(own).lower()
+    assert set(every["paths"]) - set(own["paths"]) == {path for path in every["paths"] if "/summarize/" in path}
+    validate(own)
