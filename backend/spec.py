@@ -94,7 +94,9 @@ class ModelSpec(StrictModel):
     autoscaling: Autoscaling | None = Field(default=None, description="in place of num_replicas")
     nodes: int = Field(default=1, gt=0, description="machines that one replica spans; `resources` are of each")
     resources: Resources = Resources()
-    weight: float = Field(default=1.0, gt=0, description="a replica's share of the requests, beside its equals")
+    weight: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="a replica's share of the requests, beside its equals"
+    )
     priority: int = Field(default=0, ge=0, description="replicas of a higher one are asked when no lower one can be")
     options: dict[str, Any] = Field(default_factory=dict, description="of the engine")
     route_prefix: str = Field(default="", pattern=r"^(/[^/{}]+)*$", description="Serve's HTTP route; default `/<name>`")

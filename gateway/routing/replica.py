@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.origin import Origin
 from gateway.settings import Upstream
@@ -19,10 +19,14 @@ class State(StrEnum):
     DRAINING = "draining"
 
 
+# What a record may count to: the router computes with it.
+_Count = Annotated[int, Field(ge=0, le=10**9)]
+
+
 class Record(BaseModel):
     """A directory record as the backend writes it, with what the gateway uses of it."""
 
-    model_config = ConfigDict(strict=True, protected_namespaces=())
+    model_config = ConfigDict(strict=True, protected_namespaces=(), allow_inf_nan=False)
 
     version: Literal[1]
     id: str
@@ -32,13 +36,13 @@ class Record(BaseModel):
     served_name: str
     tasks: frozenset[str]
     capabilities: frozenset[str]
-    max_model_len: int
-    max_num_seqs: int
+    max_model_len: _Count
+    max_num_seqs: _Count
     revision: str
-    weight: float
+    weight: Annotated[float, Field(gt=0)]
     priority: int
-    running: int
-    waiting: int
+    running: _Count
+    waiting: _Count
     kv_cache: float
     measured_at: float
 

@@ -39,6 +39,6 @@ class Upstream(BaseModel):
     max_model_len: int | None = Field(default=None, gt=0)
     max_concurrency: int | None = Field(default=None, gt=0)
     tells_usage: bool = False
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     priority: int = Field(default=0, ge=0)
     continues: bool = False

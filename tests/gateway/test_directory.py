@@ -59,6 +59,9 @@ BAD = [
     record("x", model=["a"]),
     record("x", model=5),
     record("x", max_model_len="long"),
+    record("x", weight=0.0),
+    record("x", running=10**400),
+    record("x", waiting=-1),
 ]
 
 
