@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.app import create_app
+from tests.gateway.doors import served
 from tests.gateway.raw_server import RawServer, raw_server, sized
-from tests.gateway.test_openai_door import ANSWER, BODY, gateway, post
+from tests.gateway.test_openai_door import ANSWER, BODY, post, settings
 
 # No test of this module looks at another door.
 pytestmark = pytest.mark.usefixtures("no_chains_and_skills")
@@ -27,7 +29,8 @@ async def engine() -> AsyncIterator[RawServer]:
 @pytest.mark.parametrize("http_client", ["native", "aiohttp"])
 async def test_a_request_that_ends_engines_does_not_get_to_try_all_that_were_asked_before(http_client):
     async with engine() as a, engine() as b, engine() as c:
-        async with gateway(a.url, b.url, c.url, routing_policy="round-robin", http_client=http_client) as base:
+        chosen = settings(a.url, b.url, c.url, routing_policy="round-robin", http_client=http_client)
+        async with served(create_app(chosen), lifespan="on") as base:
             assert [(await post(base, BODY)).status_code for _ in range(3)] == [200] * 3
             assert [len(server.requests) for server in (a, b, c)] == [1, 1, 1]
             answer = await post(base, BODY)
