@@ -57,7 +57,7 @@ class Caching:
         lookup = Lookup(self, call, allowed, key, claim, self.cache.look_up(key, claim))
         if self.semantic is not None:
             lookup.question = self.semantic.question(call, context, pool.revision)
-        lookup.hurries = hurries
+        lookup.hurries, lookup.batch = hurries, context.priority == "batch"
         return lookup
 
 
@@ -68,11 +68,13 @@ class Lookup:
         claim: left where there is no answer yet, so that who asks meanwhile finds this worker; None where nobody does.
         holder: the claim of who was faster.
         question: for the semantic cache, where that has a part too.
+        batch: its request waits behind interactive ones.
         hurries: its request has a deadline of its own, which nobody else's answer should end at or outlast.
     """
 
     question: Question | None = None
     hurries = False
+    batch = False
     _noted = False
 
     def __init__(

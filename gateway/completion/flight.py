@@ -54,6 +54,7 @@ class Flight:
         members: how many requests of this worker want the answer.
         watchers: other workers that do.
         next: the number of the part that comes next.
+        batch: until it begins, it may wait behind interactive requests.
         closed: nobody joins it any more.
         foreign: another model makes it, which those who joined may not use, and are not told of: they ask again.
         ended: nothing comes after what is there.
@@ -73,6 +74,7 @@ class Flight:
         self.members = 0
         self.watchers: dict[str, Watcher] = {}
         self.next = 0
+        self.batch = False
         self.closed = False
         self.foreign = False
         self.ended = False

@@ -114,6 +114,8 @@ class SingleFlight:
         """The flight that was begun for somebody else, here or elsewhere, if it says all that is asked for."""
         lookup, holder, flights = asked.lookup, asked.lookup.holder, self._flights
         flight = flights.joinable(lookup.key)
+        if flight is not None and _outranks(lookup, flight):
+            return None
         if flight is None and holder is not None and holder.worker != flights.worker and serves(holder, lookup.call):
             flight = flights.follow(lookup.key, holder)
         return flight if flight is not None and serves(flight, lookup.call) else None
@@ -123,8 +125,10 @@ class SingleFlight:
         lookup, call, holder = asked.lookup, asked.lookup.call, asked.lookup.holder
         claim = lookup.claim if holder is None else self._left(holder, lookup)
         flight = Flight(lookup.key, claim, self._cache.max_bytes, stream=call.stream, usage=call.wants_usage)
+        flight.batch = lookup.batch
         flight.join()
-        self._flights.add(flight, listed=listed and self._flights.joinable(lookup.key) is None)
+        latest = self._flights.joinable(lookup.key)
+        self._flights.add(flight, listed=listed and (latest is None or _outranks(lookup, latest)))
         return flight
 
     def _left(self, holder: Claim, lookup: Lookup) -> Claim | None:
@@ -201,3 +205,8 @@ class SingleFlight:
         self._flights.forget(flight)
         if flight.claim is not None:
             self._cache.release(flight.key, flight.claim)
+
+
+def _outranks(lookup: Lookup, flight: Flight) -> bool:
+    """Whether the request would wait longer with the flight than for an answer of its own."""
+    return flight.batch and not flight.next and not lookup.batch
