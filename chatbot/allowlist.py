@@ -7,7 +7,7 @@ that is not listed does not exist. The content policy keeps a model's answer fro
 
 import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -73,15 +73,26 @@ class Allowlist:
 
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[str, int] | None:
         host = headers.get("host", "")
-        if self._hosts and urlsplit(f"//{host}").hostname not in self._hosts:
+        named = _split(f"//{host}")
+        if named is None or (self._hosts and named.hostname not in self._hosts):
             return "Unknown host", 421
         if method in ("GET", "HEAD"):
             return None if _READ.fullmatch(path) else ("Not found", 404)
         if method != "POST" or not _WRITE.fullmatch(path):
             return "Not found", 404
-        if "origin" in headers and urlsplit(headers["origin"]).netloc != host:
-            return "Not from this page", 403
+        if "origin" in headers:
+            origin = _split(headers["origin"])
+            if origin is None or origin.netloc != host:
+                return "Not from this page", 403
         length = headers.get("content-length", "")
         if not length.isdecimal():
             return "Length required", 411
         return ("Too long", 413) if int(length) > _LARGEST_EVENT else None
+
+
+def _split(url: str) -> SplitResult | None:
+    """None for what is no URL, such as a bracket that does not close."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None

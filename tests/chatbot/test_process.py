@@ -70,5 +70,7 @@ async def test_only_the_page_is_served(scripted_page: str) -> None:
             assert (await http.post(f"/gradio_api/{path}", json={})).status_code == 404, path
         assert (await http.post(join, content=b" " * ((1 << 20) + 1))).status_code == 413
         assert (await http.post(join, json={}, headers={"origin": "http://evil.example"})).status_code == 403
+        assert (await http.post(join, json={}, headers={"origin": "http://["})).status_code == 403
         assert (await http.get("/", headers={"host": "evil.example"})).status_code == 421
+        assert (await http.get("/", headers={"host": "["})).status_code == 421
         assert (await http.get("/", headers={"host": host.replace("127.0.0.1", "localhost")})).status_code == 200
