@@ -11,8 +11,8 @@ CachePolicy = Literal["reproducible", "always", "never"]
 # How the replica of a request is chosen, where its key lets it say so.
 RoutingPolicy = Literal["balanced", "affinity", "round-robin"]
 Priority = Literal["interactive", "batch"]
-# What a session may be called: in a header, in a path and in a chain's config.
-SESSION_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+# What a session may be called: in a header, in a path and in a chain's config. Clients take `.` and `..` out of a path.
+SESSION_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,128}")
 
 
 class Quota(NamedTuple):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import RateLimited
 from gateway.limits import advance
+from gateway.limits.advance import Advance
 from gateway.limits.requests import RequestLimits
-from gateway.metrics import Metrics
 from tests.gateway.limits.clocks import SECOND_US, Clock, clock_of_redis
 from tests.gateway.limits.limits import granted
 from tests.gateway.limits.test_window import PROPERTY, most, somebody
@@ -131,50 +131,20 @@ async def test_an_advance_ends_with_its_second(worker, both_clocks, redis):
     assert seconds[both_clocks.us // SECOND_US % 61] >= 1
 
 
-class Unread:
-    """A link whose replies are read when the test says so."""
-
-    live = True
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[int, asyncio.Future]] = []
-
-    def evaluate(self, _script, _key, _limit, wanted) -> asyncio.Future:
-        self.waiting.append((wanted, asyncio.get_running_loop().create_future()))
-        return self.waiting[-1][1]
-
-    def tell_script(self, *_what) -> None:
-        """Something is given back."""
-
-    def read(self, second_left_us: int) -> int:
-        """The oldest reply: all that is wanted is granted, in a second that has so much left; returns how many."""
-        wanted, reply = self.waiting.pop(0)
-        reply.set_result([0, 1, 60 * SECOND_US + second_left_us, wanted, 7])
-        return wanted
-
-
 async def test_it_ends_with_its_second_whoever_asks_before_the_reply_is_read(monkeypatch):
-    clock, link = Clock(), Unread()
+    clock, held = Clock(), Advance(10**6)
     monkeypatch.setattr(advance, "monotonic_ns", lambda: clock.us * 1000)
-    limits, who = RequestLimits(link, 1, Metrics()), somebody(10**6)
-
-    async def asks() -> asyncio.Task:
-        asked = asyncio.create_task(limits.admit(who))
-        await asyncio.sleep(0)
-        return asked
-
-    many = [await asks() for _ in range(100)]
+    held.wanted()
+    for _ in range(100):
+        held.take()
     await clock.passes(HELD_US)
-    first = await asks()
+    wanted, asked = held.wanted()
+    assert wanted > 0
     await clock.passes(HELD_US + 1_000)  # the loop was busy, and somebody else asks before it reads the reply
-    other = await asks()
-    for _ in many:
-        link.read(0)
-    assert link.read(20_000) > 0
-    await asyncio.gather(first, *many)
-    assert limits.admit_at_once(who) is None
-    link.read(1_000_000)
-    await other
+    held.take()
+    held.wanted()
+    held.grant(asked, wanted, second=7, room=10**6, empty_in_us=60 * SECOND_US + 20_000)
+    assert held.take() is None
 
 
 async def test_it_ends_after_a_moment(worker, both_clocks):

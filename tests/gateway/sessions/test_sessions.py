@@ -166,7 +166,7 @@ async def test_turns_at_once_are_all_kept_whole(two):
 # What does not go well
 
 
-@pytest.mark.parametrize("name", ["a b", "a/b", "é", "x" * 129, "{a}", "a\n", "../x"])
+@pytest.mark.parametrize("name", ["a b", "a/b", "é", "x" * 129, "{a}", "a\n", "../x", ".", ".."])
 async def test_a_name_that_is_none_is_refused(two, engine, name):
     config = {"configurable": {"session_id": name}}
     answer = await two[0].http("POST", "/chains/chat/invoke", json={"input": {"input": "hi"}, "config": config})
