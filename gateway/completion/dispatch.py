@@ -183,7 +183,7 @@ class Dispatch:
         body = call.body_for(replica.served_name, ask_usage=usage_asked, salt=salt)
         path, exchange, until = replica.base_path + call.endpoint, None, errand.until
         try:
-            exchange = await self._client.post(replica.origin, path, headers, body, rules.timeouts, until)
+            exchange = await self._client.post(replica.origin, path, headers, body, rules.timeouts, until, errand.wary)
             if exchange.status != 200:
                 raise await refusal(exchange, replica, call)
             if not call.stream:

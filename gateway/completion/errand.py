@@ -69,6 +69,11 @@ class Errand:
     def late(self) -> bool:
         return monotonic() >= self.until
 
+    @property
+    def wary(self) -> bool:
+        """Whether an engine has met it with silence. One that has gone with that one shall not count as a second."""
+        return self._silent > 0
+
     def spend(self, replica: Replica) -> None:
         self.spent = self.spent | {replica.id}
 

@@ -54,9 +54,10 @@ class AiohttpClient:
         body: bytes,
         timeouts: Timeouts | None = None,
         until: float = NEVER,
+        fresh: bool = False,
     ) -> "AiohttpResponse":
         timeouts = timeouts or self._timeouts
-        attempt = _Attempt(timeouts, until)
+        attempt = _Attempt(timeouts, until, fresh=fresh)
         try:
             return await self._ask(attempt, origin, path, headers, body)
         except ReplicaSilent as error:

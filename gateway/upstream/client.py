@@ -125,10 +125,12 @@ class UpstreamClient(Protocol):
         body: bytes,
         timeouts: Timeouts | None = None,
         until: float = NEVER,
+        fresh: bool = False,
     ) -> UpstreamResponse:
         """POSTs `body` and returns once status and headers are there. The caller closes the answer.
 
-        It is held to `timeouts`, or the client's own, and to the loop's time `until`.
+        It is held to `timeouts`, or the client's own, and to the loop's time `until`. Where `fresh`, it goes over a new
+        connection: a server that has gone by then has surely not got it.
 
         `host` and `content-length` are added, and nothing else. A kept connection that the server closed at once,
         before one byte of the answer, is replaced by a new one, once; where there is no new one, that was

@@ -41,10 +41,11 @@ class HttpClient(UpstreamClient):
         body: bytes,
         timeouts: Timeouts | None = None,
         until: float = NEVER,
+        fresh: bool = False,
     ) -> Exchange:
         pool, timeouts = self._pool(origin), timeouts or self._timeouts
         request = _encode(path, pool.host_line, headers, body)
-        connection = pool.kept()
+        connection = None if fresh else pool.kept()
         fresh = connection is None
         silence: BaseException | None = None  # of a kept connection
         while True:

@@ -36,4 +36,28 @@ async def test_a_request_that_ends_engines_does_not_get_to_try_all_that_were_ask
             answer = await post(base, BODY)
     assert (answer.status_code, answer.headers["x-should-retry"]) == (502, "false")
     assert sum(len(server.requests) for server in (a, b, c)) == 3 + 2
-    assert sum(server.connections for server in (a, b, c)) == 3
+    assert sum(server.connections for server in (a, b, c)) == 3 + 1  # the second is asked over a new one
+
+
+@pytest.mark.parametrize("http_client", ["native", "aiohttp"])
+async def test_engines_that_go_together_are_not_ended_by_a_request(http_client):
+    """As those of one machine do: who is asked over a connection that is kept may not have noticed yet."""
+    machine = []
+
+    async def end(reader, writer):
+        for server in machine:
+            server.refuse()
+        raise ConnectionError
+
+    async with (
+        raw_server(sized(ANSWER), end) as a,
+        raw_server(sized(ANSWER), end) as b,
+        raw_server(sized(ANSWER)) as c,
+    ):
+        machine += [a, b]
+        chosen = settings(a.url, b.url, c.url, routing_policy="round-robin", http_client=http_client)
+        async with served(create_app(chosen), lifespan="on") as base:
+            assert [(await post(base, BODY)).status_code for _ in range(3)] == [200] * 3
+            answer = await post(base, BODY)
+    assert (answer.status_code, answer.content) == (200, ANSWER)
+    assert [len(server.requests) for server in (a, b, c)] == [2, 1, 2]

@@ -47,6 +47,15 @@ async def test_reads_a_whole_answer_and_uses_its_connection_again(client, answer
         assert server.connections == 1
 
 
+async def test_goes_over_a_new_connection_where_it_has_to(client):
+    async with raw_server(sized(b"one"), sized(b"two")) as server:
+        assert await fetch(client, server) == b"one"
+        response = await client.post(Origin.parse(server.url), "/v1/x", {}, b"{}", fresh=True)
+        assert await response.body(LIMIT) == b"two"
+        response.close()
+        assert server.connections == 2
+
+
 @pytest.mark.parametrize(("answer", "body"), ANSWERS.values(), ids=ANSWERS)
 async def test_reads_an_answer_in_single_bytes(client, answer, body):
     async with raw_server(in_pieces(*(bytes([byte]) for byte in answer)), sized(b"two")) as server:
