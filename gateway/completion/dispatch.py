@@ -20,14 +20,13 @@ from gateway.completion.resumable import ResumableAnswer
 from gateway.completion.retries import Pauses, RuleBook, Rules, backoff_s
 from gateway.context import RequestContext
 from gateway.errors import DeadlineExceeded, GatewayError, NoReplica, ReplicaUnreachable, UpstreamBusy
-from gateway.limits.usage import Ended
+from gateway.limits.usage import Ended, of_model
 from gateway.metrics import Metrics
 from gateway.routing.arrivals import Arrivals
 from gateway.routing.pool import Pool
 from gateway.routing.replica import Replica
 from gateway.routing.router import Router
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -103,12 +102,14 @@ class Dispatch:
             replicas = pool.replicas[call.task]
             keep = pool.continues and len(replicas) > 1
             while True:
-                for replica in self._candidates(pool, replicas, errand, call):
+                left = self._candidates(pool, replicas, errand, call)
+                while left:
+                    replica = left[0]
                     errand.pay(rules)
                     try:
                         part = await self._ask(replica, call, rules, errand, keep=keep)
                     except GatewayError as error:
-                        self._noted(error, replica, pool, errand)
+                        left = self._noted(error, left, pool, errand)
                     else:
                         return self._announced(part, replica, pool, rules, errand, slot.until(ended))
                 again += 1
@@ -125,7 +126,7 @@ class Dispatch:
         rested = self._pauses.rested(replicas)
         if errand.spent:
             rested = [replica for replica in rested if replica.id not in errand.spent]
-        return self._router.order(pool, rested, errand.context, call) if rested else ()
+        return errand.safest_first(self._router.order(pool, rested, errand.context, call)) if rested else ()
 
     def _announced(
         self, part: EngineAnswer, replica: Replica, pool: Pool, rules: Rules, errand: Errand, ended: Ended | None
@@ -140,7 +141,7 @@ class Dispatch:
         foreign = pool.model != call.model
         if foreign:
             told.append((b"x-llmgw-fallback-model", pool.model.encode()))
-            ended = ended and _of_model(ended, pool.model)
+            ended = ended and of_model(ended, pool.model)
         answer: Answer = part
         if part.source is None or part.source.kept is None:
             part.ended = ended
@@ -152,16 +153,16 @@ class Dispatch:
 
     async def _go_on(self, pool: Pool, rules: Rules, errand: Errand, call: Call) -> EngineAnswer:
         """Another replica's answer to `call`, which asks for the rest of one that broke off; raises GatewayError."""
-        errand.resuming = True
-        if errand.replica is not None:
-            errand.spend(errand.replica)
+        errand.resume()
         pool = self._arrivals.known(pool.model) or pool
         able = [replica for replica in pool.replicas.get(call.task, ()) if replica.continues]
-        for replica in self._candidates(pool, able, errand, call) if not errand.late else ():
+        left = self._candidates(pool, able, errand, call) if not errand.late else ()
+        while left:
+            replica = left[0]
             try:
                 part = await self._ask(replica, call, rules, errand, keep=False)
             except GatewayError as error:
-                self._noted(error, replica, pool, errand)
+                left = self._noted(error, left, pool, errand)
             else:
                 part.updated = pool.revision != errand.revision
                 self._metrics.resumes.labels(pool.model).inc()
@@ -203,13 +204,15 @@ class Dispatch:
         finally:
             errand.engine_s += monotonic() - began
 
-    def _noted(self, error: GatewayError, replica: Replica, pool: Pool, errand: Errand) -> None:
-        """Takes note of a replica's failure; raises it when no other is to be asked."""
+    def _noted(self, error: GatewayError, left: Sequence[Replica], pool: Pool, errand: Errand) -> Sequence[Replica]:
+        """Takes note of the first one's failure; the others as they are asked next. Raises it when none is to be."""
+        replica, *others = left
         self._metrics.upstream_errors.labels(pool.model, error.code or error.status).inc()
         log.info("replica %s: %s", replica.id, error)
         if isinstance(error, UpstreamBusy) and (seconds := pause_s(error)) is not None:
             self._pauses.note(replica, error, seconds)
         errand.failed(replica, error)
+        return errand.safest_first(others)
 
     async def _pause(self, replicas: Sequence[Replica], rules: Rules, errand: Errand, again: int) -> None:
         """Waits until the same replicas may be asked once more; raises where that is no use, or not needed."""
@@ -240,10 +243,3 @@ class Dispatch:
                 return await self._arrivals.wait(pool.model, task)
         except TimeoutError:
             raise DeadlineExceeded(f"The model '{pool.model}' was not there in time.") from None
-
-
-def _of_model(ended: Ended, model: str) -> Ended:
-    def told(usage: Usage) -> None:
-        ended(usage._replace(model=model))
-
-    return told

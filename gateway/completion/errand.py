@@ -1,6 +1,6 @@
 """One call on its way to an answer: who was asked, what came of it, and whether anybody else is to be asked."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from time import monotonic
 
 from gateway.completion.request import Call
@@ -44,8 +44,8 @@ class Errand:
     """
 
     __slots__ = (
-        "_costs", "_faults", "_silent", "asked", "call", "context", "engine_s", "failure", "queued_s", "replica",
-        "resuming", "revision", "spent", "until",
+        "_costs", "_doubtful", "_faults", "_silent", "asked", "call", "context", "engine_s", "failure", "queued_s",
+        "replica", "resuming", "revision", "spent", "until",
     )  # fmt: skip
 
     def __init__(self, call: Call, context: RequestContext, total_s: float, revision: str) -> None:
@@ -59,6 +59,7 @@ class Errand:
         self.failure: GatewayError | None = None
         self.spent: Set[str] = _NONE
         self.resuming = False
+        self._doubtful: Set[str] = _NONE  # hosts that an engine has left it on
         self._silent = self._faults = 0
         self._costs = False
         self.until = monotonic() + total_s
@@ -71,11 +72,19 @@ class Errand:
 
     @property
     def wary(self) -> bool:
-        """Whether an engine has met it with silence. One that has gone with that one shall not count as a second."""
-        return self._silent > 0
+        """Whether an engine has left it. One that has gone with that one shall not count as a second."""
+        return bool(self._doubtful)
 
-    def spend(self, replica: Replica) -> None:
-        self.spent = self.spent | {replica.id}
+    def safest_first(self, replicas: Sequence[Replica]) -> Sequence[Replica]:
+        """The same, last those on a machine that an engine has left it on: all of them may just be going."""
+        doubtful = self._doubtful
+        return sorted(replicas, key=lambda one: one.origin.host in doubtful) if doubtful else replicas
+
+    def resume(self) -> None:
+        """The last that was asked has left it in the middle of its answer."""
+        self.resuming = True
+        if self.replica is not None:
+            self._left_by(self.replica)
 
     def failed(self, replica: Replica, error: GatewayError) -> None:
         """Takes note of it; raises `error` when no other replica is to be asked."""
@@ -84,9 +93,9 @@ class Errand:
         if self.late:
             raise error
         if isinstance(error, ReplicaUnreachable):
-            self.spend(replica)
+            self._spend(replica)
         elif isinstance(error, ReplicaSilent | DeadlineExceeded):
-            self.spend(replica)
+            self._left_by(replica)
             self._silent += 1
             self._costs = self._costs or isinstance(error, DeadlineExceeded)
             if self._silent == _MAX_SILENT:
@@ -97,7 +106,7 @@ class Errand:
             if self._faults == _MAX_FAULTS:
                 raise error
         elif self.resuming and isinstance(error, UpstreamRejected):
-            self.spend(replica)  # it does not take the beginning of an answer, whatever was said of it
+            self._spend(replica)  # it does not take the beginning of an answer, whatever was said of it
         else:
             raise error  # the request's own
 
@@ -117,3 +126,10 @@ class Errand:
         """The error, with what its headers tell."""
         error.headers = {**error.headers, "x-llmgw-attempts": str(self.asked)}
         return error
+
+    def _spend(self, replica: Replica) -> None:
+        self.spent = self.spent | {replica.id}
+
+    def _left_by(self, replica: Replica) -> None:
+        self._spend(replica)
+        self._doubtful = self._doubtful | {replica.origin.host}

@@ -45,6 +45,15 @@ _ADD = resources.files("gateway.limits").joinpath("usage.lua").read_text()
 Ended = Callable[[Usage], None]
 
 
+def of_model(ended: Ended, model: str) -> Ended:
+    """Tells it of another model's usage than the one that was asked for."""
+
+    def told(usage: Usage) -> None:
+        ended(usage._replace(model=model))
+
+    return told
+
+
 class Account(NamedTuple):
     day: str
     tenant: str

@@ -142,6 +142,18 @@ async def test_a_request_that_ends_engines_is_not_given_to_another_model(two: Cl
     assert (answer.status_code, len(two.asked), len(spare.asked)) == (502, 2, 0)
 
 
+@pytest.mark.parametrize("ends", [(closes,), (closes_after(3),)], ids=["before", "within"])
+async def test_the_engines_of_a_machine_that_goes_are_asked_last(ends: tuple[Fault]) -> None:
+    async with cluster(engines=3) as machine, cluster(engines=1, host="127.0.0.2") as elsewhere:
+        other = upstreams(elsewhere, m={"continues": True})
+        async with gateway(machine, *other, routing_policy="round-robin") as client:
+            for _ in range(2):  # before one of them has been silent so often that it is left out
+                machine.expect(*ends, closes, closes, closes)
+                answer = await post(client, STREAM)
+                assert (text_of(answer), len(machine.asked)) == (TEXT, 1)
+        assert len(elsewhere.asked) == 2
+
+
 # Another model
 
 

@@ -152,7 +152,7 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(engines: int = 2) -> AsyncIterator[Cluster]:
+async def cluster(engines: int = 2, host: str = "127.0.0.1") -> AsyncIterator[Cluster]:
     shared, listeners = Cluster(), []
     connections: set[asyncio.Task[None]] = set()
 
@@ -165,8 +165,8 @@ async def cluster(engines: int = 2) -> AsyncIterator[Cluster]:
         return accepted
 
     for number in range(engines):
-        listeners.append(await asyncio.start_server(accept(number), "127.0.0.1", 0))
-        shared.urls.append(f"http://127.0.0.1:{listeners[-1].sockets[0].getsockname()[1]}")
+        listeners.append(await asyncio.start_server(accept(number), host, 0))
+        shared.urls.append(f"http://{host}:{listeners[-1].sockets[0].getsockname()[1]}")
     try:
         yield shared
     finally:
