@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 from collections import Counter
+from collections.abc import Set
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -71,10 +72,11 @@ class Cluster:
         texts = self._redis.mget([f"{{llmgw}}:directory:replica:{id_}" for id_ in ids]) if ids else []
         return [record for text in texts if text and (record := json.loads(text))["state"] == "ready"]
 
-    def placed(self) -> Counter[str]:
-        """How many replicas are ready, by the name of their worker."""
+    def placed(self, besides: Set[str] = frozenset()) -> Counter[str]:
+        """How many replicas are ready, by the name of their worker, but for these ids."""
         names = {f"//{worker.address}:": name for name, worker in self.workers.items()}
-        return Counter(name for r in self.replicas() for address, name in names.items() if address in r["url"])
+        urls = [record["url"] for record in self.replicas() if record["id"] not in besides]
+        return Counter(name for url in urls for address, name in names.items() if address in url)
 
     def worker_of(self, replica: str) -> str:
         """The name of the worker that this ready replica runs on."""
