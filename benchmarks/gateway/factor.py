@@ -95,7 +95,8 @@ def main() -> None:
     with machine.run_folder() as folder, mock.running(folder, machine.cores()) as engine:
         rounds = [_round(engine, folder, arguments.seconds) for _ in range(arguments.rounds)]
     factors = _factors(rounds)
-    report = {"command": sys.argv[1:], "machine": machine.describe(), "quota": _QUOTA_US / _PERIOD_US,
+    command = " ".join(["python -m benchmarks.gateway.factor", *sys.argv[1:]])
+    report = {"command": command, "machine": machine.describe(), "quota": _QUOTA_US / _PERIOD_US,
               "rounds": rounds, "factors": factors}  # fmt: skip
     arguments.results.write_text(json.dumps(report, indent=1))
     print({kind: statistics.median(found) for kind, found in factors.items()})
