@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import SSLConnection, parse_url
-from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, RedisError
+from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError
 from redis.retry import Retry as BlockingRetry
 
 from backend.redis_cluster import WRONG_URL, Cluster
@@ -103,9 +103,12 @@ def blocking_client(url: str, timeout_s: float) -> BlockingRedis:
     return BlockingRedis.from_pool(BlockingMasterPool(finder, **{**address.options, **bounds}))
 
 
-def explain(url: str, error: RedisError) -> str:
+def explain(url: str, error: Exception) -> str:
     """What went wrong with the Redis at this URL, in one line."""
-    return WRONG_URL if isinstance(error, MovedError) and not parse(url).nodes else str(error)
+    if isinstance(error, MovedError) and not parse(url).nodes:
+        return WRONG_URL
+    # Where a command is unknown, Redis repeats its arguments: with AUTH and HELLO, the password.
+    return str(error).partition(", with args")[0]
 
 
 def _bounds(timeout_s: float) -> dict[str, Any]:

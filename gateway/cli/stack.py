@@ -233,7 +233,7 @@ async def _try_redis(url: str) -> None:
             await redis.ping()
         await RedisLink(url).check()
     except (RedisError, OSError, RedisUnavailable) as error:
-        raise StartFailed(f"Redis cannot be used: {error}") from error
+        raise StartFailed(f"Redis cannot be used: {redis_address.explain(url, error)}") from error
 
 
 def _answers(host: str, port: int, path: str) -> bool:

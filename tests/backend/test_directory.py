@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from backend.directory import EXPIRY_S, NullDirectory, Record, State, connect
 from backend.doorbell import Doorbell
 from tests.conftest import RedisServer
+from tests.repeating_redis import PASSWORD, repeating_redis
 
 RECORD = Record(
     id="m-1",
@@ -121,22 +122,14 @@ async def test_an_id_that_is_no_text_keeps_nobody_out(redis: Redis, redis_url: s
     await directory.withdraw([RECORD])
 
 
-async def _repeats(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """As a Redis does that does not know a command: HELLO, which has the password, is newer than some."""
-    while sent := await reader.read(4096):
-        writer.write(b"-ERR unknown command, with args beginning with: " + sent.replace(b"\r\n", b" ") + b"\r\n")
-    writer.close()
-
-
 async def test_no_log_repeats_the_password_of_redis(caplog: pytest.LogCaptureFixture) -> None:
-    async with await asyncio.start_server(_repeats, "127.0.0.1", 0) as server:
-        url = f"redis://user:s3cret@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with repeating_redis() as url:
         directory = connect(url)
         await directory.publish([RECORD])
         await directory.withdraw([RECORD])
         await asyncio.to_thread(Doorbell(url, [RECORD]).rung)
     assert len(caplog.records) == 3
-    assert "s3cret" not in caplog.text
+    assert PASSWORD not in caplog.text
 
 
 async def test_the_ids_of_replicas_that_were_killed_are_swept(redis: Redis, redis_url: str) -> None:

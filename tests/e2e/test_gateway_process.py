@@ -1,5 +1,6 @@
 """`llmgw gateway` alone: keys, workers that die, and how it ends. The cluster behind it is the shared stack's."""
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ import yaml
 
 from tests.e2e.stack import CHAT_MODEL, free_port
 from tests.polling import eventually
+from tests.repeating_redis import PASSWORD, repeating_redis
 from tests.sources import ROOT
 
 KEY = "sk-llmgw-test"
@@ -126,6 +128,15 @@ def test_a_chain_that_does_not_load_is_one_line_that_names_it(tmp_path):
     (tmp_path / "chains" / "broken.py").write_text('"""A chain."""\n\n1 / 0\n')
     line = refuse("gateway", "--port", str(free_port()), folder=tmp_path)
     assert "broken.py: ZeroDivisionError" in line
+
+
+@pytest.mark.parametrize("command", [["up"], ["keys", "list"], ["usage"]], ids=" ".join)
+async def test_what_redis_says_is_told_without_the_password(command):
+    ports = ["--port", str(free_port()), "--chat-port", str(free_port())] if command == ["up"] else []
+    async with repeating_redis() as url:
+        line = await asyncio.to_thread(refuse, *command, *ports, LLMGW_REDIS_URL=url, LLMGW_KEY_SECRET="s" * 32)
+    assert "unknown command" in line
+    assert PASSWORD not in line
 
 
 def test_another_address_without_keys_is_refused():
