@@ -93,12 +93,12 @@ class Dispatch:
         call, slot, again = errand.call, None, 0
         try:
             if not pool.replicas.get(call.task):
-                pool = await self._arrival(pool, rules, errand)
+                pool = await self._arrival(pool, errand)
             # Mostly there is room, which takes no coroutine to find out.
             slot = self._admission.free(pool) or await self._admission.enter(pool, errand.context)
             if slot.waited_s:
                 errand.queued_s += slot.waited_s
-                pool = await self._arrival(pool, rules, errand)  # who was there then may have gone
+                pool = await self._arrival(pool, errand)  # who was there then may have gone
             replicas = pool.replicas[call.task]
             keep = pool.continues and len(replicas) > 1
             while True:
@@ -113,7 +113,7 @@ class Dispatch:
                     else:
                         return self._announced(part, replica, pool, rules, errand, slot.until(ended))
                 again += 1
-                await self._pause(replicas, rules, errand, again)
+                await self._pause(pool, replicas, errand, again)
         except BaseException as error:
             if slot is not None:
                 slot.leave()
@@ -214,7 +214,7 @@ class Dispatch:
         errand.failed(replica, error)
         return errand.safest_first(others)
 
-    async def _pause(self, replicas: Sequence[Replica], rules: Rules, errand: Errand, again: int) -> None:
+    async def _pause(self, pool: Pool, replicas: Sequence[Replica], errand: Errand, again: int) -> None:
         """Waits until the same replicas may be asked once more; raises where that is no use, or not needed."""
         failure = errand.failure
         left = [replica for replica in replicas if replica.id not in errand.spent]
@@ -229,15 +229,20 @@ class Dispatch:
             seconds = seconds and rest_s + seconds
         if failure is None:
             return  # those that had to rest have just rested enough
-        if seconds is None or rules.fallbacks or seconds > _LONGEST_PAUSE_S or monotonic() + seconds >= errand.until:
+        if seconds is None or seconds > _LONGEST_PAUSE_S or monotonic() + seconds >= errand.until:
+            raise failure
+        if self._fallbacks.has_any(pool, errand.call, errand.context, failure):
             raise failure
         await asyncio.sleep(seconds)
 
-    async def _arrival(self, pool: Pool, rules: Rules, errand: Errand) -> Pool:
-        """The same model's, once it has replicas."""
-        task = errand.call.task
-        if rules.fallbacks and not pool.asleep:
-            raise NoReplica(f"The model '{pool.model}' has no replica at the moment. Please try again soon.")
+    async def _arrival(self, pool: Pool, errand: Errand) -> Pool:
+        """The same model's, once it has replicas; raises where another one stands in for it meanwhile."""
+        call, task = errand.call, errand.call.task
+        pool = self._arrivals.known(pool.model) or pool
+        if not (pool.asleep or pool.replicas.get(task)):
+            failure = NoReplica(f"The model '{pool.model}' has no replica at the moment. Please try again soon.")
+            if self._fallbacks.has_any(pool, call, errand.context, failure):
+                raise failure
         try:
             async with asyncio.timeout_at(errand.until):
                 return await self._arrivals.wait(pool.model, task)

@@ -91,6 +91,8 @@ class Errand:
         if self.failure is None or not isinstance(error, ReplicaUnreachable):
             self.failure = error
         if self.late:
+            if isinstance(error, ReplicaUnreachable):  # there was no time left to reach it
+                raise DeadlineExceeded("The answer was not there in time.") from error
             raise error
         if isinstance(error, ReplicaUnreachable):
             self._spend(replica)

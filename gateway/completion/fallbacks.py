@@ -44,3 +44,7 @@ class Fallbacks:
             except ContextLengthExceeded:
                 continue
             yield other
+
+    def has_any(self, pool: Pool, call: Call, context: RequestContext, error: GatewayError) -> bool:
+        """Whether there is one of these now."""
+        return next(self.of(pool, call, context, error), None) is not None

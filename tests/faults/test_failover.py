@@ -85,7 +85,7 @@ async def test_the_requests_own_fault_goes_back_at_once(two: Cluster) -> None:
 
 @pytest.mark.parametrize("fault", [FAILS, answers("503 Service Unavailable"), answers("429 Too Many Requests")])
 async def test_the_only_engine_is_asked_again_after_a_moment(spare: Cluster, fault: Fault) -> None:
-    async with gateway(spare) as client:
+    async with gateway(spare, fallbacks={"m": ["gone"]}) as client:
         spare.expect(fault)
         answer = await post(client, STREAM)
         assert (text_of(answer), answer.headers["x-llmgw-attempts"]) == (TEXT, "2")

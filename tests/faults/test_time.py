@@ -1,6 +1,8 @@
 """What ends an attempt that takes too long, each kind of time by itself and by model, and a client's own deadline."""
 
 import asyncio
+import socket
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -66,6 +68,19 @@ async def test_a_client_may_give_its_request_less_time_and_no_replica_is_blamed(
             assert (len(engines.asked), answer.headers["x-llmgw-attempts"]) == (1, "1")
         assert (await ask(client, body, 60_000)).status_code == 200
         assert 'llmgw_replicas_left_out{model="m"} 1' not in (await client.get("/metrics")).text
+
+
+async def test_a_deadline_that_ends_before_there_is_a_connection_is_one() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as busy, ExitStack() as others:
+        for _ in range(4):  # more than the kernel accepts in its place
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(busy.getsockname())
+        replica = {"model": "n", "url": f"http://127.0.0.1:{busy.getsockname()[1]}"}
+        async with cluster() as engines, gateway(engines, replica, timeouts={"n": PATIENT}) as client:
+            answer = await ask(client, ASK | {"model": "n"}, 200)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+            assert 'llmgw_replicas_left_out{model="n"} 1' not in (await client.get("/metrics")).text
 
 
 async def test_a_stream_ends_at_its_clients_deadline_in_an_error() -> None:

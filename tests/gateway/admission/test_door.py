@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 
 from gateway.app import create_app
 from gateway.settings import Settings
@@ -90,6 +91,19 @@ async def test_what_finds_no_place_goes_to_the_model_that_stands_in():
             (answer,) = await finish(spare, ask(client))
             assert (answer.status_code, answer.headers["x-llmgw-fallback-model"]) == (200, "other")
             await finish(engine, asked)
+
+
+@pytest.mark.parametrize("fallback", ["other", "gone"])
+async def test_who_has_waited_is_answered_by_the_model_itself(fallback):
+    async with running(Engine(1)) as engine, running(Engine(1)) as spare:
+        async with door(engine, fallbacks={"m": [fallback]}, others={"other": spare.url}) as client:
+            asked = ask(client, PLACES)
+            await eventually(lambda: engine.open == PLACES)
+            asked += ask(client)
+            await until_depth(client, 1)
+            answers = await finish(engine, asked)
+            assert [answer.status_code for answer in answers] == [200] * 3
+            assert engine.served == 3
 
 
 async def test_who_waits_too_long_is_a_503():

@@ -123,6 +123,17 @@ async def test_a_stream_is_asked_and_the_client_sees_it_only_if_it_asked(gateway
     assert sent == asked | {"stream_options": {"include_usage": True}}
 
 
+async def test_null_is_no_usage_and_the_events_are_counted(gateway, redis):
+    last = token("b", "stop").replace(b"}\n\n", b',"usage":null}\n\n')
+    async with raw_server(stream(token("a"), last, DONE)) as engine:
+        await join(redis, "m-1", url=engine.url)
+        await eventually(lambda: knows(gateway))
+        await gateway.post("/v1/chat/completions", json=ASK | {"stream": True}, headers=as_("ann"))
+        (row,) = await counted(gateway, 1)
+    assert row["prompt_tokens"] > 0
+    assert row["completion_tokens"] == 2
+
+
 async def test_of_a_stream_that_is_left_what_had_come_is_counted(gateway, redis):
     async with raw_server(STREAM_HEAD + b"".join(chunk(token(str(n))) for n in range(9))) as engine:
         await join(redis, "m-1", url=engine.url)
@@ -221,3 +232,4 @@ def test_no_content_is_taken_for_the_usage_and_no_number_is_too_large_to_add_up(
     assert Usage.find(json.dumps(body | told).encode()) == found
     assert Usage.find(json.dumps(told | body, separators=(",", ":")).encode()) == found
     assert Usage.find(json.dumps(body).encode()) is None
+    assert Usage.find(json.dumps(body | {"usage": None}).encode()) is None
