@@ -41,8 +41,11 @@ def create_app(settings: Settings, presence: Presence | None = None) -> FastAPI:
             running = [background.create_task(run()) for run in own.runs]
             presence.informed = await _informed(own.directory, own.ring)
             yield
-            for task in running:
+            *others, link = running
+            for task in others:
                 task.cancel()
+            await asyncio.wait(others)
+            link.cancel()
         await own.client.aclose()
         request_log.flush()
         if own.redis is not None:

@@ -53,7 +53,7 @@ class Parts:
     """
     Attributes:
         redis: for what is not in a request's way; None where there is no Redis.
-        runs: what works beside the requests, each until it is cancelled.
+        runs: what works beside the requests, each until it is cancelled; last the link, by which others end their work.
     """
 
     metrics: Metrics

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import hiredis
 
-from gateway.redis_introduction import ENDS
+from gateway.redis_introduction import ENDS, PASSES
 from gateway.redis_script import Script
 
 TIMEOUT_S = 0.05
@@ -26,6 +26,18 @@ Command = tuple[Argument, ...] | bytes
 
 class RedisUnavailable(Exception):
     """Redis did not do it: there is no connection, no answer in time, or an error reply."""
+
+
+class RedisRefused(RedisUnavailable):
+    """It has surely not done it, and said so.
+
+    Attributes:
+        passes: another time it may.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.passes = reason.partition(" ")[0] in PASSES
 
 
 class Told:
@@ -164,7 +176,7 @@ class Channel(asyncio.Protocol):
     def _refused(self, reason: str, entry: _Due) -> None:
         waiter, at, script, arguments = entry
         if script is None or not reason.startswith("NOSCRIPT"):
-            waiter.set_exception(RedisUnavailable(reason))
+            waiter.set_exception(RedisRefused(reason))
             return
         self._put(("EVAL", script.text, *arguments), (waiter, at, None, ()))
         # Others that are due before it were sent later.

@@ -21,6 +21,8 @@ ENDS = {
     "TRYAGAIN": "our keys are on their way to another node of the cluster",
     "CLUSTERDOWN": "it has lost the cluster, or the cluster some of its slots",
 }
+# Errors of a server that may do tomorrow what it does not today, and of one that another takes the place of.
+PASSES = frozenset({*ENDS, "BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"})
 
 Command = tuple[bytes | str | int, ...]
 

@@ -11,8 +11,9 @@ import logging
 import secrets
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.context import Quota, RequestContext
 from gateway.errors import GatewayError, OverBudget, RateLimited
@@ -20,7 +21,7 @@ from gateway.limits.scripts import script
 from gateway.limits.shares import Limit, Shares, Verdict
 from gateway.limits.told import Headers, told
 from gateway.metrics import Metrics
-from gateway.redis_channel import Argument, RedisUnavailable
+from gateway.redis_channel import Argument, RedisRefused, RedisUnavailable
 from gateway.redis_cluster import TAG
 from gateway.redis_link import RedisLink
 from gateway.redis_part import RedisPart
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 LEASE_S = 60
 RENEW_S = 15.0
 RETRY_S = 1.0
+LAST_S = 1.0  # for the answers that a stop has cut off
 
 _RESERVE, _SETTLE, _RENEW = script("window", "reserve"), script("window", "settle"), script("renew")
 
@@ -72,7 +74,21 @@ class Reservations:
         self.redis.fails(error)
 
     async def run(self) -> None:
-        """Renews the leases of open answers, and settles what Redis did not hear of, until cancelled."""
+        """Works until cancelled; then sees off the answers that end with the worker."""
+        stopped = None
+        try:
+            await self._keep()
+        except asyncio.CancelledError as error:
+            stopped = error
+        until = time.monotonic() + LAST_S
+        while self.open and time.monotonic() < until:  # noqa: ASYNC110  # an event would be in each answer's way
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # what was told last is on its way then
+        if stopped is not None:
+            raise stopped
+
+    async def _keep(self) -> None:
+        """Renews the leases of open answers, and settles what Redis did not hear of."""
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(min(RETRY_S, RENEW_S))
@@ -86,8 +102,16 @@ class Reservations:
                 self._renew()
 
     def settle(self, settlement: Settlement) -> None:
-        """Without waiting; where Redis is away, once it is back."""
-        if not self._tell(_SETTLE, settlement.keys, *settlement.arguments):
+        """Without waiting; where Redis is away, or does not do it for now, another time."""
+        told = self._tell(_SETTLE, settlement.keys, *settlement.arguments)
+        if told is None:
+            self._unsettled.append(settlement)
+        else:
+            told.add_done_callback(lambda told: self._settled(told, settlement))
+
+    def _settled(self, told: "asyncio.Future[object]", settlement: Settlement) -> None:
+        error = None if told.cancelled() else told.exception()
+        if isinstance(error, RedisRefused) and error.passes:
             self._unsettled.append(settlement)
 
     def _renew(self) -> None:
@@ -99,15 +123,16 @@ class Reservations:
         for place, open_ in ids.items():
             self._tell(_RENEW, place, LEASE_S * 1_000_000, *open_)
 
-    def _tell(self, script: Script, keys: str | tuple[str, ...], *arguments: Argument) -> bool:
-        """Without waiting for the reply; returns whether Redis was there."""
+    def _tell(self, script: Script, keys: str | Sequence[str], *arguments: Argument) -> "asyncio.Future[Any] | None":
+        """Without waiting for the reply; None where Redis was not there."""
         if self.link is None:
-            return False
+            return None
         try:
-            self.link.evaluate(script, keys, *arguments).add_done_callback(_told_late)
+            told = self.link.evaluate(script, keys, *arguments)
         except RedisUnavailable:
-            return False
-        return True
+            return None
+        told.add_done_callback(_told_late)
+        return told
 
 
 class Reservation:

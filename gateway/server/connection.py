@@ -201,6 +201,8 @@ class ClientConnection(asyncio.Protocol):
         """The worker stops: finish what is being answered, then close."""
         if self._open:
             self._last_request()
+        elif self._receiving is not None and not self._deaf:  # its client has the answer, and still sends
+            self._linger()
         elif not self._deaf:  # else it is ending
             self.close()
 

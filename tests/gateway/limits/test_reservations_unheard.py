@@ -150,3 +150,22 @@ async def test_leases_of_many_answers_last_at_a_redis_that_is_far_away(monkeypat
         renewing.cancel()
         for reservation in held:
             reservation.settle(1)
+
+
+@pytest.mark.parametrize("how", ["demoted", "alone"])
+async def test_what_redis_refuses_for_now_is_settled_later(worker, link, redis, how):
+    away, back = {
+        "demoted": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        "alone": (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
+    }[how]
+    reservation = await granted(worker, Quota(concurrency=1, tokens_per_day=100_000), 50_000)
+    await redis.execute_command(*away)
+    reservation.settle(10)
+    await asyncio.sleep(0.2)
+    await redis.execute_command(*back)
+    await eventually(lambda: answers(link))
+
+    async def settled() -> bool:
+        return await value(redis, USED) == 10 and not await redis.keys("{llmgw}:limit:open:*")
+
+    await eventually(settled)

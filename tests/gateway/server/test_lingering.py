@@ -30,6 +30,18 @@ async def test_a_refusal_arrives_though_its_head_is_still_being_sent():
         assert await client.reader.read() == b""
 
 
+async def test_an_early_answer_arrives_though_the_worker_stops_meanwhile():
+    async with serving(hello) as served, served.client() as client:
+        await client.send(b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 4000000\r\n\r\n", PIECES[0])
+        (connection,) = served.connections
+        await eventually(lambda: connection._receiving and not connection._open)
+        served.server.should_exit = True
+        await eventually(lambda: not served.server.servers[0].is_serving())
+        await client.send(*PIECES[1:])
+        assert (await client.response()).body == b"/a"
+        assert await client.reader.read() == b""
+
+
 async def test_an_answer_arrives_while_the_worker_stops():
     release, begun = asyncio.Event(), asyncio.Event()
 
