@@ -41,11 +41,11 @@ def create_app(settings: Settings, presence: Presence | None = None) -> FastAPI:
             running = [background.create_task(run()) for run in own.runs]
             presence.informed = await _informed(own.directory, own.ring)
             yield
-            *others, link = running
+            *others, last = running
             for task in others:
                 task.cancel()
             await asyncio.wait(others)
-            link.cancel()
+            last.cancel()
         await own.client.aclose()
         request_log.flush()
         if own.redis is not None:

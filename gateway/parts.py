@@ -53,7 +53,8 @@ class Parts:
     """
     Attributes:
         redis: for what is not in a request's way; None where there is no Redis.
-        runs: what works beside the requests, each until it is cancelled; last the link, by which others end their work.
+        runs: what works beside the requests, each until it is cancelled. The link to Redis, where there is one, is the
+            last, and goes last: others tell it something when they end.
     """
 
     metrics: Metrics

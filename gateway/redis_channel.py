@@ -29,10 +29,10 @@ class RedisUnavailable(Exception):
 
 
 class RedisRefused(RedisUnavailable):
-    """It has surely not done it, and said so.
+    """It has answered with an error.
 
     Attributes:
-        passes: another time it may.
+        passes: it has surely not done it, and another time it may.
     """
 
     def __init__(self, reason: str) -> None:
